@@ -1,0 +1,29 @@
+# Two commands matter: `make dev` and `make test`. Both prepare the virtual environment they need.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: dev test test-edge check bench nightly clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or run: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@echo "make: installing into $(VENV) (once; again only when pyproject.toml changes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+dev: $(STAMP)
+	@exec $(BIN)/gateway dev $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests $(ARGS)
+
+check: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""Verified principal in, the Actor our systems know out."""

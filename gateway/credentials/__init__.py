@@ -1,0 +1,1 @@
+"""What the client presented, found and classified; nothing here is proven."""

@@ -1,0 +1,39 @@
+"""The kinds of credential, and where they are carried."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class CredentialKind(StrEnum):
+    """Kinds a route can accept; the words of the `accept` setting, of `X-Actor-Auth` and of metric labels."""
+
+    SESSION = "session"
+    API_TOKEN = "api_token"
+    WEBSOCKET_TOKEN = "websocket_token"
+    AGENT_TOKEN = "agent_token"
+    SYSTEM_TOKEN = "system_token"
+
+
+class Carrier(StrEnum):
+    """Where a credential was found. It decides the `azp` rule and the cross-site rule."""
+
+    HEADER = "header"
+    COOKIE = "cookie"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One presented credential, unproven.
+
+    Attributes:
+        kind: What its shape says it is.
+        carrier: Where it was found.
+        token: The token text; secret, so never shown.
+        refusal: Why it must count as bad without a look at its signature (Clerk's cookie rules, for example
+            `client-uat-but-no-session-token`), a reason word; None when verification decides.
+    """
+
+    kind: CredentialKind
+    carrier: Carrier
+    token: str = field(repr=False)
+    refusal: str | None = None

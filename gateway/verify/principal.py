@@ -1,0 +1,69 @@
+"""A principal: who a verified credential speaks for."""
+
+from dataclasses import dataclass, field
+
+from gateway.credentials.kinds import Carrier, CredentialKind
+
+
+@dataclass(frozen=True, slots=True)
+class ClerkOrganization:
+    """The active organization of a session token.
+
+    Attributes:
+        id: `org_…` of Clerk.
+        slug: As in the token; None when absent.
+        role: Without the `org:` prefix (`admin`, `member`, …).
+        permissions: Full names, `org:feature:permission`, in the token's order.
+    """
+
+    id: str
+    slug: str | None
+    role: str
+    permissions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Impersonator:
+    """Who acts as the subject (Clerk's `act` claim)."""
+
+    subject: str
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """What a verified credential proves; facts of the credential alone, nothing from our records.
+
+    Attributes:
+        kind: Kind of the credential.
+        carrier: Where it was carried.
+        issuer: Exact `iss`.
+        subject: Clerk's user id, `user_…`.
+        session_id: Clerk's `sid`; None for tokens without one.
+        organization: Active Clerk organization, None when the person works alone.
+        impersonator: Set while someone acts as the subject.
+        pending: `sts` is `pending`: a session with an unfinished task.
+        features: Raw `fea` claim, as `policy/` reads it: entries like `o:reports`, `u:beta`, `uo:x`.
+        plans: Raw `pla` claim: entries like `u:free`, `o:pro`.
+        factor_ages: `fva`, minutes since first and second factor, -1 when never; None when absent or malformed.
+        scopes: None means not limited by scopes (a session); else what the token carries.
+        name: From the configured profile claims; None when they do not say.
+        email: From the configured profile claims, never counted as verified.
+        expires_at: `exp`, Unix seconds; the credential is dead at this instant plus leeway.
+    """
+
+    kind: CredentialKind
+    carrier: Carrier
+    issuer: str
+    subject: str
+    expires_at: float
+    session_id: str | None = None
+    organization: ClerkOrganization | None = None
+    impersonator: Impersonator | None = None
+    pending: bool = False
+    features: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
+    factor_ages: tuple[int, int] | None = None
+    scopes: tuple[str, ...] | None = None
+    name: str | None = None
+    email: str | None = field(default=None, repr=False)
