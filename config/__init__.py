@@ -1,0 +1,1 @@
+"""Settings: read once, frozen, every problem reported together with file and line."""
