@@ -1,0 +1,1 @@
+"""What arrived: request target, host, field hygiene, client address. Pure."""
