@@ -1,0 +1,1 @@
+"""PostgreSQL: reaching it, running an embedded one, and keeping its schema."""

@@ -1,0 +1,72 @@
+"""Real servers, one of each per test process, and a fresh database per test."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from tests.support.postgres import PostgresPerWorker, PostgresServer
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """Fail a test in which our code blocks the event loop."""
+    with blockbuster_ctx(scanned_modules=["config", "gateway", "provisioning"]) as guard:
+        for name in ("os.stat", "os.path.isdir", "io.TextIOWrapper.read"):
+            if name in guard.functions:
+                # A first connection to PostgreSQL looks for a password file and certificates; asyncpg has no other way.
+                guard.functions[name].can_block_in("asyncpg/connect_utils.py", {"_connect", "_connect_addr"})
+        yield guard
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresPerWorker]:
+    """The PostgreSQL of this test process, started when the first test wants it."""
+    server = PostgresPerWorker(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database_url(postgres: PostgresPerWorker) -> Iterator[str]:
+    """DSN (TCP, 127.0.0.1, no password) of a fresh, migrated database."""
+    url = postgres.create()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresPerWorker) -> Iterator[str]:
+    """DSN of a fresh database without tables."""
+    url = postgres.create_empty()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture
+async def postgres_server(tmp_path: Path) -> AsyncIterator[PostgresServer]:
+    """A migrated server of this test's own, to stop, freeze and start again."""
+    server = PostgresServer(tmp_path / "own-postgres")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The redis-server of this test process."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> Iterator[str]:
+    """URL of an empty Redis."""
+    redis_server.flush()
+    yield redis_server.url
+    redis_server.flush()
