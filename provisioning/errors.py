@@ -8,7 +8,6 @@ class ProvisioningError(Exception):
 
     Attributes:
         reason: Exact cause, a word from a closed set; for logs and metric labels.
-
     """
 
     default_reason: ClassVar[str] = "provisioning_error"

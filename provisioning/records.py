@@ -25,7 +25,6 @@ class User:
         settings: The person's own settings, a JSON object.
         disabled_at: Set by an operator; the user is refused.
         deleted_at: Set when the person was deleted at Clerk: a tombstone, refused for ever.
-
     """
 
     id: str
@@ -48,7 +47,6 @@ class Organization:
         id: `org_` and 22 base62 characters; ours, not Clerk's.
         clerk_id: Clerk's `org_…`; None for a personal organization.
         name: Display name; the slug or Clerk's id until a better one is known.
-
     """
 
     id: str
@@ -64,7 +62,6 @@ class Standing:
 
     Attributes:
         organization_role: Role of the membership row, without `org:`.
-
     """
 
     user: User
@@ -83,7 +80,6 @@ class Subject:
         organization_role: As the token says, without `org:`; ignored for the personal organization.
         name: From the token's profile claims.
         email: From the token's profile claims; never verified.
-
     """
 
     clerk_user_id: str

@@ -26,7 +26,6 @@ class Binaries:
     Attributes:
         folder: Holds `initdb` and `postgres`.
         major: 15 or later.
-
     """
 
     folder: Path
@@ -38,7 +37,6 @@ def find_binaries(major: int = 18) -> Binaries:
 
     Raises:
         EmbeddedPostgresFailed: Neither is there: musl, Windows, a Python without a wheel.
-
     """
     inside = _wheel_folder()
     if inside is not None and major in WHEEL_FOLDERS:

@@ -51,7 +51,6 @@ class _Site:
 
     Attributes:
         owner: User and group the server runs as; None: as ourselves.
-
     """
 
     binaries: Binaries
@@ -89,7 +88,6 @@ class EmbeddedPostgres:
             options: Server settings, over `DEFAULT_OPTIONS`.
             port: Also listen on this port of 127.0.0.1, open to every local user: for tests.
             binaries: PostgreSQL to run; None finds one.
-
         """
         self._data_dir = data_dir.absolute()
         self._options = {**DEFAULT_OPTIONS, **(options or {})}
@@ -131,7 +129,6 @@ class EmbeddedPostgres:
 
         Raises:
             EmbeddedPostgresFailed: It cannot run here; the message says what to do.
-
         """
         try:
             site = await asyncio.to_thread(self._prepare)

@@ -27,7 +27,6 @@ def end_previous_server(pgdata: Path) -> None:
 
     Raises:
         EmbeddedPostgresFailed: It runs and does not end.
-
     """
     pid_file = pgdata / "postmaster.pid"
     try:
@@ -49,7 +48,7 @@ def end_previous_server(pgdata: Path) -> None:
 
 
 def _serves(pid: int, pgdata: Path) -> bool:
-    """Whether this process is a PostgreSQL over this cluster, which by PostgreSQL's own rule is its working directory."""
+    """Whether this process is a PostgreSQL over this cluster, by its own rule its working directory."""
     if sys.platform == "linux":
         process = Path("/proc") / str(pid)
         try:
@@ -63,7 +62,7 @@ def _serves(pid: int, pgdata: Path) -> bool:
 
 
 def remove_folders(names: Iterable[str], prefix: str) -> None:
-    """Remove folders an earlier life noted, but only such as it could have made: named as ours, in the temporary folder."""
+    """Remove folders an earlier life noted, but only such as it could have made: by name and by place."""
     for name in names:
         folder = Path(name)
         if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(prefix):

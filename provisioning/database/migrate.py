@@ -38,7 +38,6 @@ async def pending(url: str) -> tuple[str, ...]:
 
     Raises:
         DatabaseUnavailable: It cannot be asked.
-
     """
     async with _connection(url) as connection:
         return await _pending(connection)
@@ -53,7 +52,6 @@ async def upgrade(url: str) -> tuple[str, ...]:
     Raises:
         DatabaseUnavailable: It cannot be asked.
         MigrationFailed: A revision failed (nothing of it stays), or another replica held the lock for too long.
-
     """
     async with _connection(url) as connection:
         if not await _pending(connection):
