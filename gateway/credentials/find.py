@@ -1,0 +1,99 @@
+"""Find and classify what the client presented, by shape alone; nothing here is proven.
+
+Precedence: Bearer, then X-API-Key, then cookie. Duplicate fields are the caller's to refuse; several Cookie fields are
+one list.
+"""
+
+import re
+from collections.abc import Sequence
+
+from gateway.credentials.kinds import Carrier, Credential, CredentialKind
+from gateway.credentials.session_cookie import CookieRules, find_session_cookie
+from gateway.errors import CredentialMalformed
+from gateway.credentials.jwt_text import MAX_TOKEN_CHARS
+
+_BLANKS = b" \t"
+# The scheme ends where the characters of a scheme end (RFC 9110 §5.6.2), so `bearer:x` is ours as well: whatever an
+# upstream might take for Bearer must be judged here and must not pass as somebody else's scheme.
+_BEARER = re.compile(rb"bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
+_TOKEN68 = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+_API_TOKEN, _SYSTEM_TOKEN = b"agt_", b"ags_"
+
+
+def find_credentials(
+    authorization: bytes | None, api_key: bytes | None, cookies: Sequence[bytes], rules: CookieRules, now: float
+) -> tuple[Credential, ...]:
+    """Find every credential of ours, the one that counts first.
+
+    Args:
+        authorization: The only Authorization field value.
+        api_key: The only X-API-Key field value.
+        cookies: All Cookie field values, in order.
+        rules: Of the Clerk instance.
+        now: Unix seconds.
+
+    Returns:
+        Credentials in order of precedence; empty when nothing of ours was presented. A token over 16 KiB
+        (`MAX_TOKEN_CHARS`) comes without its text, refused as `token-too-long`.
+
+    Raises:
+        CredentialMalformed: An Authorization or X-API-Key value of ours breaks its grammar (RFC 6750 §2.1).
+    """
+    found = []
+    if authorization is not None and authorization_is_ours(authorization):
+        found.append(_classified(_bearer_token(authorization.strip(_BLANKS))))
+    if api_key is not None and api_key_is_ours(api_key):
+        found.append(_classified(api_key.strip(_BLANKS)))
+    if cookies:
+        cookie = find_session_cookie(cookies, rules, now)
+        if cookie is not None:
+            found.append(cookie)
+    return tuple(found)
+
+
+def authorization_is_ours(value: bytes) -> bool:
+    """Tell whether an Authorization value is a credential of ours, good or bad: it must not go up by itself.
+
+    Ours are Bearer in any spelling, and a single word, which Clerk reads as the token itself.
+    """
+    value = value.strip(_BLANKS)
+    return _BEARER.match(value) is not None or (value != b"" and b" " not in value and b"\t" not in value)
+
+
+def api_key_is_ours(value: bytes) -> bool:
+    """Tell whether an X-API-Key value is a token of ours; other values belong to the application."""
+    return value.strip(_BLANKS).startswith(_API_TOKEN)
+
+
+def _bearer_token(value: bytes) -> bytes:
+    """Take the token out of `Bearer token` or `token`.
+
+    Exactly one space: readers disagree on what more of them, or a second word, mean.
+
+    Raises:
+        CredentialMalformed: `Bearer` without a token or followed by anything but one space.
+    """
+    scheme = _BEARER.match(value)
+    if scheme is None:
+        return value
+    if value[scheme.end() : scheme.end() + 1] != b" ":
+        raise CredentialMalformed("authorization-malformed")
+    return value[scheme.end() + 1 :]
+
+
+def _classified(token: bytes) -> Credential:
+    """Say by its shape what a token is; a shape we do not know is a session that verification refuses.
+
+    Raises:
+        CredentialMalformed: Characters no token has.
+    """
+    kind = CredentialKind.SESSION
+    if token.startswith(_API_TOKEN):
+        kind = CredentialKind.API_TOKEN
+    elif token.startswith(_SYSTEM_TOKEN):
+        kind = CredentialKind.SYSTEM_TOKEN
+    if len(token) > MAX_TOKEN_CHARS:
+        return Credential(kind, Carrier.HEADER, "", "token-too-long")
+    if _TOKEN68.fullmatch(token) is None:
+        raise CredentialMalformed("authorization-malformed")
+    return Credential(kind, Carrier.HEADER, token.decode("ascii"))

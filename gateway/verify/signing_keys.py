@@ -1,0 +1,283 @@
+"""The signing keys of one Clerk instance: fetched, believed for a while, refreshed before that ends.
+
+Lookups never wait; who must wait says so by awaiting, and then for one second at most. `jwt.PyJWKClient` is no choice:
+it blocks the loop. A fetched set replaces the old one whole: merging, as Clerk's own library does, keeps a removed key
+alive for as long as somebody sends unknown `kid`s.
+"""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+import aiohttp
+
+from gateway.errors import CredentialRejected, VerifierUnavailable
+from gateway.verify.jwks import SigningKey, parse_jwks
+
+_WAIT_S = 1.0  # what a request waits
+_FETCH_S = 5.0  # what a fetch takes at most
+_MAX_BODY_BYTES = 256 * 1024
+_REFRESH_AT = 0.8  # of the time to live
+_MAX_MISSES = 256
+
+
+class FetchResult(StrEnum):
+    """How a fetch ended; the words of the metric label."""
+
+    OK = "ok"
+    STATUS = "status"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    TOO_LARGE = "too_large"
+    UNUSABLE = "unusable"
+
+
+class _FetchFailedError(Exception):
+    """Ends a fetch with its result."""
+
+    def __init__(self, result: FetchResult) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+class SigningKeys:
+    """Signing keys by `kid`.
+
+    When a fetch is made: in the background at 0.8 of `ttl`; by the first lookup after `ttl` (an event loop that was
+    asleep); for an unknown `kid` or a bad signature, once per `cooldown` for all of them together. After a failure
+    nothing is fetched for `cooldown`. There is never more than one fetch at a time.
+
+    Attributes:
+        generation: Changes whenever the contents change.
+        fetches: Number of fetches by result.
+    """
+
+    def __init__(
+        self,
+        jwks_url: str,
+        *,
+        ttl: float = 300.0,
+        cooldown: float = 10.0,
+        stale_ceiling: float = 3600.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Remember the settings; nothing is fetched before `start`.
+
+        Args:
+            jwks_url: Of this instance alone: two instances never share a set.
+            ttl: Seconds a set is believed while its source answers.
+            cooldown: Seconds, see above.
+            stale_ceiling: Seconds a set is believed while its source does not answer.
+            monotonic: Clock that never steps.
+        """
+        self.generation = 0
+        self.fetches: dict[FetchResult, int] = dict.fromkeys(FetchResult, 0)
+        self._url = jwks_url
+        self._ttl, self._cooldown, self._stale_ceiling = ttl, cooldown, max(stale_ceiling, ttl)
+        self._monotonic = monotonic
+        self._keys: Mapping[str, SigningKey] = {}
+        self._fetched_at = -math.inf
+        self._failing = False
+        self._quiet_until = -math.inf  # after a failure
+        self._forced_until = -math.inf  # after a fetch for an unknown kid or a bad signature
+        self._misses: OrderedDict[str, tuple[float, float]] = OrderedDict()  # kid: (not asked again before, pause)
+        self._flight: asyncio.Task[None] | None = None
+        self._refresher: asyncio.Task[None] | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Begin the first fetch and keep the set fresh; does not wait for keys."""
+        self._session = aiohttp.ClientSession(
+            trust_env=False,  # neither a proxy nor .netrc of the environment may stand between us and the keys
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a small body must stay small
+            timeout=aiohttp.ClientTimeout(total=_FETCH_S),
+        )
+        self._refresher = asyncio.create_task(self._keep_fresh())
+
+    async def close(self) -> None:
+        """End what runs. Lookups afterwards answer from what is known."""
+        tasks = [task for task in (self._refresher, self._flight) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+        self._refresher = self._flight = self._session = None
+
+    def age_s(self) -> float:
+        """Seconds since the set was fetched; infinite before the first."""
+        return self._monotonic() - self._fetched_at
+
+    @property
+    def ready(self) -> bool:
+        """True while there are keys that may be believed."""
+        return self.age_s() <= self._stale_ceiling
+
+    def find_key(self, kid: str) -> SigningKey | None:
+        """Look a key up without waiting.
+
+        Returns:
+            The key, or None when `fetch_key` may know better.
+
+        Raises:
+            CredentialRejected: `jwk-kid-mismatch`: not in the set, and asked for recently.
+            VerifierUnavailable: `jwk-remote-failed-to-load`: no set to believe, and its source failed just now.
+        """
+        now, age = self._monotonic(), self.age_s()
+        if age > self._stale_ceiling:
+            if self._failing and now < self._quiet_until:
+                raise self._unavailable()
+            return None
+        if age > self._ttl:
+            if not self._failing:
+                return None  # not refreshed in time, but nothing says the source is away: ask before believing
+            if now >= self._quiet_until:
+                self._begin()
+        key = self._keys.get(kid)
+        if key is None and not self._may_ask_for(kid):
+            raise self._unknown()
+        return key
+
+    async def fetch_key(self, kid: str) -> SigningKey:
+        """Look a key up, asking its source first when that may help; waits one second at most.
+
+        Raises:
+            CredentialRejected: `jwk-kid-mismatch`: not in the set.
+            VerifierUnavailable: `jwk-remote-failed-to-load`: cannot be known now.
+        """
+        key = self.find_key(kid)
+        if key is not None:
+            return key
+        if self._flight is None and self.age_s() <= self._ttl:
+            self._forced_until = self._monotonic() + self._cooldown
+        in_time = await self._fetched()
+        if not self.ready:
+            raise self._unavailable()
+        key = self._keys.get(kid)
+        if key is not None:
+            return key
+        if not in_time:
+            raise self._unavailable()
+        if not self._failing:
+            self._remember_miss(kid)
+        raise self._unknown()
+
+    def may_refetch(self) -> bool:
+        """Tell whether a bad signature under a known `kid` is a reason to ask for the set once more."""
+        now = self._monotonic()
+        return now >= self._forced_until and now >= self._quiet_until
+
+    async def fetch_newer(self, key: SigningKey) -> SigningKey | None:
+        """Give the key that took the place of `key`, asking at most once per cool-down.
+
+        Clerk's `kid` names the instance, so a rotated key may keep it.
+
+        Returns:
+            None when `key` still stands or nothing newer can be had now.
+        """
+        if self._keys.get(key.kid) == key and (self._flight is not None or self.may_refetch()):
+            if self._flight is None:
+                self._forced_until = self._monotonic() + self._cooldown
+            await self._fetched()
+        newer = self._keys.get(key.kid)
+        return None if newer == key else newer
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.wait({self._begin()})
+            await asyncio.sleep(self._cooldown if self._failing else self._ttl * _REFRESH_AT)
+
+    async def _fetched(self) -> bool:
+        """Wait for the fetch under way or a new one; False when it takes longer than a request may wait."""
+        done, _ = await asyncio.wait({self._begin()}, timeout=_WAIT_S)
+        return bool(done)
+
+    def _begin(self) -> asyncio.Task[None]:
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._fetch())
+            self._flight.add_done_callback(self._landed)
+        return self._flight
+
+    def _landed(self, flight: asyncio.Task[None]) -> None:
+        if self._flight is flight:
+            self._flight = None
+
+    async def _fetch(self) -> None:
+        started_at = self._monotonic()
+        try:
+            keys = await self._load()
+        except _FetchFailedError as failure:
+            self.fetches[failure.result] += 1
+            self._failing, self._quiet_until = True, self._monotonic() + self._cooldown
+            return
+        self.fetches[FetchResult.OK] += 1
+        self._failing, self._fetched_at = False, started_at
+        if keys != self._keys:
+            self._keys = keys
+            self.generation += 1
+        for kid in keys:
+            self._misses.pop(kid, None)
+
+    async def _load(self) -> Mapping[str, SigningKey]:
+        """Fetch and read the set.
+
+        Raises:
+            _FetchFailedError: Whatever went wrong.
+        """
+        if self._session is None:
+            raise _FetchFailedError(FetchResult.UNREACHABLE)
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        try:
+            # A redirect would let whoever answers choose another source, so 3xx is a failure like any other status.
+            async with self._session.get(self._url, headers=headers, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise _FetchFailedError(FetchResult.STATUS)
+                body = await _read_capped(response.content)
+            return parse_jwks(body)
+        except TimeoutError:  # before the next: aiohttp's timeouts are both
+            raise _FetchFailedError(FetchResult.TIMEOUT) from None
+        except (aiohttp.ClientError, OSError):
+            raise _FetchFailedError(FetchResult.UNREACHABLE) from None
+        except (ValueError, RecursionError):
+            raise _FetchFailedError(FetchResult.UNUSABLE) from None
+
+    def _may_ask_for(self, kid: str) -> bool:
+        """True while a fetch is under way that may bring the key, or when a new one is due for it."""
+        if self._flight is not None:
+            return True
+        again_at, _ = self._misses.get(kid, (-math.inf, 0.0))
+        return self.may_refetch() and self._monotonic() >= again_at
+
+    def _remember_miss(self, kid: str) -> None:
+        """Ask ever more rarely for a key that stays unknown, so that one stale client does not cause a steady load."""
+        _, pause = self._misses.pop(kid, (0.0, self._cooldown / 2))
+        pause = min(pause * 2, max(self._ttl, self._cooldown))
+        self._misses[kid] = (self._monotonic() + pause, pause)
+        if len(self._misses) > _MAX_MISSES:
+            self._misses.popitem(last=False)
+
+    def _unknown(self) -> CredentialRejected | VerifierUnavailable:
+        """An unknown `kid` is bad only if the source could tell us so."""
+        return self._unavailable() if self._failing else CredentialRejected("jwk-kid-mismatch")
+
+    def _unavailable(self) -> VerifierUnavailable:
+        wait_s = math.ceil(self._quiet_until - self._monotonic()) if self._failing else 1
+        return VerifierUnavailable("jwk-remote-failed-to-load", retry_after_s=max(1, wait_s))
+
+
+async def _read_capped(content: aiohttp.StreamReader) -> bytes:
+    """Read a body that must be small.
+
+    Raises:
+        _FetchFailedError: It is not.
+    """
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise _FetchFailedError(FetchResult.TOO_LARGE)
+    return bytes(body)

@@ -1,0 +1,93 @@
+"""The verifier: a credential in, a principal out, or the reason why not. The one place that decides authenticity."""
+
+import time
+from collections.abc import Callable
+
+from gateway.credentials.jwt_text import UnverifiedJwt, parse_jwt
+from gateway.credentials.kinds import Carrier, Credential, CredentialKind
+from gateway.errors import CredentialRejected
+from gateway.verify.claims import read_principal
+from gateway.verify.principal import Principal
+from gateway.verify.session import SessionRules, check_claims, check_class, check_signature, key_id
+from gateway.verify.signing_keys import SigningKeys
+
+
+class Verifier:
+    """Verifies credentials of one Clerk instance."""
+
+    def __init__(self, keys: SigningKeys, rules: SessionRules, clock: Callable[[], float] = time.time) -> None:
+        """Take the instance's keys and rules.
+
+        Args:
+            keys: Started and closed by their owner.
+            rules: What tokens must say.
+            clock: Unix seconds.
+        """
+        self._keys = keys
+        self._rules = rules
+        self._clock = clock
+
+    @property
+    def generation(self) -> int:
+        """Changes when signing keys change: what was verified under another generation must be verified again."""
+        return self._keys.generation
+
+    def verify_now(self, credential: Credential) -> Principal | None:
+        """Verify without waiting.
+
+        Returns:
+            None when signing keys must be asked for first: await `verify`.
+
+        Raises:
+            CredentialRejected: Checked and bad.
+            VerifierUnavailable: Signing keys cannot be had now.
+        """
+        token = _readable(credential)
+        key = self._keys.find_key(key_id(token, self._rules))
+        if key is None:
+            return None
+        try:
+            check_signature(token, key.public_key)
+        except CredentialRejected:
+            if self._keys.may_refetch():  # the key may have been rotated under its name
+                return None
+            raise
+        return self._principal(token, credential.carrier)
+
+    async def verify(self, credential: Credential) -> Principal:
+        """Verify, asking for signing keys when needed; waits one second at most for each of two questions.
+
+        Raises:
+            CredentialRejected: Checked and bad.
+            VerifierUnavailable: Signing keys cannot be had now.
+        """
+        token = _readable(credential)
+        key = await self._keys.fetch_key(key_id(token, self._rules))
+        try:
+            check_signature(token, key.public_key)
+        except CredentialRejected:
+            newer = await self._keys.fetch_newer(key)
+            if newer is None:
+                raise
+            check_signature(token, newer.public_key)
+        return self._principal(token, credential.carrier)
+
+    def _principal(self, token: UnverifiedJwt, carrier: Carrier) -> Principal:
+        claims = check_claims(token, self._rules, carrier, self._clock())
+        return read_principal(claims, carrier, self._rules.name_claims, self._rules.email_claims)
+
+
+def _readable(credential: Credential) -> UnverifiedJwt:
+    """Take the token apart unless it is refused without.
+
+    Raises:
+        CredentialRejected: The credential's own refusal; `token-unknown` for kinds of which no token exists;
+            `token-invalid` and `token-type-mismatch` by what the token says of itself.
+    """
+    if credential.refusal is not None:
+        raise CredentialRejected(credential.refusal)
+    if credential.kind is not CredentialKind.SESSION:
+        raise CredentialRejected("token-unknown")
+    token = parse_jwt(credential.token)
+    check_class(token)
+    return token
