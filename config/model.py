@@ -8,7 +8,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from config.values import Address, AnyNetwork, Duration, ListenAddress, Size
+from config.grammar import (
+    HostName,
+    Method,
+    Origin,
+    PathPrefix,
+    PublicUrl,
+    RoutePath,
+    Scope,
+    UpstreamName,
+    UpstreamUrl,
+    WebUrl,
+    WebUrls,
+)
+from config.values import Address, AnyNetwork, Duration, ListenAddress, Size, Tolerance
 
 CredentialWord = Literal["session", "api_token", "websocket_token", "agent_token", "system_token"]
 RoleWord = Literal["USER", "ADMIN", "SYSTEM"]
@@ -65,16 +78,16 @@ class Clerk(Section):
     """
 
     publishable_key: str | None = None
-    issuer: tuple[str, ...] = ()
-    jwks_url: str | None = None
+    issuer: WebUrls = ()
+    jwks_url: WebUrl | None = None
     instance_id: str | None = None
-    api_url: str = "https://api.clerk.com/v1"
+    api_url: WebUrl = "https://api.clerk.com/v1"
     secret_key: SecretStr | None = None
     authorized_parties: tuple[str, ...] = ()
     missing_azp: MissingAzp = MissingAzp()
-    leeway: Duration = 5.0
+    leeway: Tolerance = 5.0
     profile_claims: ProfileClaims = ProfileClaims()
-    sign_in_url: str | None = None
+    sign_in_url: WebUrl | None = None
     allow_insecure_http: bool = False
     jwks: Jwks = Jwks()
     webhook_secrets: tuple[SecretStr, ...] = ()
@@ -100,7 +113,7 @@ class Redis(Section):
 class Upstream(Section):
     """One backend. Exactly one of `url` and `addresses`."""
 
-    url: str | None = None
+    url: UpstreamUrl | None = None
     addresses: tuple[str, ...] = ()
     connect_timeout: Duration = 2.0
     response_timeout: Duration = 30.0
@@ -112,12 +125,12 @@ class Upstream(Section):
 class Route(Section):
     """One row of the route table; `policy/` compiles it. The first row whose path, method and host match decides."""
 
-    path: str
-    methods: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    path: RoutePath
+    methods: tuple[Method, ...] = ()
+    hosts: tuple[HostName, ...] = ()
     auth: Literal["none", "optional", "required"]
     accept: tuple[CredentialWord, ...] = ("session", "api_token")
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[Scope, ...] = ()
     roles: tuple[RoleWord, ...] = ()
     organization_roles: tuple[str, ...] = ()
     permissions: tuple[str, ...] = ()
@@ -125,7 +138,7 @@ class Route(Section):
     plans: tuple[str, ...] = ()
     reverification: Level | None = None
     upstream: str
-    strip_prefix: str | None = None
+    strip_prefix: PathPrefix | None = None
     forward_credentials: bool = False
     allow_pending: bool = False
     cross_site: Literal["deny", "allow"] = "deny"
@@ -140,13 +153,13 @@ class Route(Section):
 class Cors(Section):
     """Origins that may read our answers from a browser; absent: `clerk.authorized_parties`."""
 
-    origins: tuple[str, ...] | None = None
+    origins: tuple[Origin, ...] | None = None
 
 
 class Api(Section):
     """Own endpoints. `prefix` goes before all but `/users/current` and `/.well-known/jwks.json`."""
 
-    prefix: str = ""
+    prefix: PathPrefix = ""
     admin: bool = True
     organizations: bool = True
     console: bool = True
@@ -166,7 +179,7 @@ class Tokens(Section):
     per_user: int = Field(default=20, ge=1)
     websocket_life: Duration = 600.0
     agent_life: Duration = 3600.0
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[Scope, ...] = ()
 
 
 class Provisioning(Section):
@@ -278,8 +291,8 @@ class Settings(Section):
     listen: ListenAddress = Address("127.0.0.1", 8080)
     admin: Admin = Admin()
     workers: int = Field(default=1, ge=1)
-    public_url: str | None = None
-    hosts: tuple[str, ...] = ()
+    public_url: PublicUrl | None = None
+    hosts: tuple[HostName, ...] = ()
     trusted_proxies: tuple[AnyNetwork, ...] = ()
     fast_lane: bool = True
     drain_grace: Duration = 20.0
@@ -288,7 +301,7 @@ class Settings(Section):
     clerk: Clerk
     database: Database = Database()
     redis: Redis = Redis()
-    upstreams: dict[str, Upstream] = Field(min_length=1)
+    upstreams: dict[UpstreamName, Upstream] = Field(min_length=1)
     routes: tuple[Route, ...] = Field(min_length=1)
     cors: Cors = Cors()
     api: Api = Api()

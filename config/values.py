@@ -6,9 +6,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 100 * 365 * 86400.0
+_SIZE = re.compile(r"([0-9]{1,15})\s*(B|KiB|MiB|GiB|kB|MB|GB)?")
+_HOST = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 _BYTES = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -33,18 +35,28 @@ def parse_duration(value: object) -> float:
     """Read `250ms`, `10s`, `5m`, `1h`, `180d` or a plain number of seconds; the result is seconds, above 0.
 
     Raises:
-        ValueError: Not a duration.
+        ValueError: Not a duration, zero, negative, or over a hundred years.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError("write a duration with its unit, such as 250ms, 10s, 5m, 1h or 180d")
-        seconds = float(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds < float("inf"):
+    seconds = parse_tolerance(value)
+    if seconds == 0:
         raise ValueError("write a duration above zero")
     return seconds
+
+
+def parse_tolerance(value: object) -> float:
+    """Read a duration that may be zero, such as a leeway.
+
+    Raises:
+        ValueError: Not a duration, negative, or over a hundred years.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= _LONGEST_S:  # NaN and integers too large for a float end here as well
+            raise ValueError("write a duration that is not negative and under a hundred years")
+        return float(value)
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a duration with its unit, such as 250ms, 10s, 5m, 1h or 180d")
+    return parse_tolerance(float(match[1]) * _SECONDS[match[2]])
 
 
 def parse_size(value: object) -> int:
@@ -68,29 +80,43 @@ def parse_address(value: object) -> Address:
     if isinstance(value, Address):
         return value
     host, _, port = value.strip().rpartition(":") if isinstance(value, str) else ("", "", "")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not bare or not port.isascii() or not port.isdigit() or int(port) > 65535 or (":" in bare and bare == host):
+    if not is_host(host) or re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
         raise ValueError("write host:port, such as 127.0.0.1:8080 or [::1]:8080")
-    return Address(bare, int(port))
+    return Address(host.strip("[]"), int(port))
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` is a host name, an IPv4 address, or an IPv6 address in brackets (RFC 3986 §3.2.2)."""
+    if not text.startswith("["):
+        return len(text) <= 253 and _HOST.fullmatch(text) is not None
+    try:
+        return text.endswith("]") and "%" not in text and bool(ipaddress.IPv6Address(text[1:-1]).packed)
+    except ValueError:
+        return False
 
 
 def parse_network(value: object) -> Network:
     """Read `10.0.0.0/8`, `::1` (one address) and so on; host bits must be zero.
 
     Raises:
-        ValueError: Not a network.
+        ValueError: Not a network. The text does not repeat the value.
     """
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
-    try:
-        return ipaddress.ip_network(str(value))
-    except ValueError as error:
-        raise ValueError(f"write a network such as 10.0.0.0/8 or 127.0.0.1/32 ({error})") from None
+    if isinstance(value, str):
+        try:
+            return ipaddress.ip_network(value)
+        except ValueError:
+            pass
+    raise ValueError("write a network such as 10.0.0.0/8 or 127.0.0.1/32, with zeros after the prefix")
 
 
 _TEXT = WithJsonSchema({"type": "string"})
 Duration = Annotated[
     float, BeforeValidator(parse_duration), WithJsonSchema({"type": ["string", "number"], "examples": ["10s", "5m"]})
+]
+Tolerance = Annotated[
+    float, BeforeValidator(parse_tolerance), WithJsonSchema({"type": ["string", "number"], "examples": ["5s", "0s"]})
 ]
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["32 KiB"]})

@@ -1,0 +1,218 @@
+"""Rules over several keys, and what the publishable key and `listen` imply. Pure: no file, no environment.
+
+What this release would silently not honour is refused where that would loosen protection; what is merely not built
+yet and does no harm is left to `lint.py`.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from config.model import Clerk, Route, Settings, Upstream
+from config.problems import Finding
+from config.publishable_key import PublishableKey, parse_publishable_key
+from config.values import Network
+
+MASTER_KEY_CHARACTERS = 32
+# Ours, from the shipped files and the documentation; compared without case and punctuation.
+_EXAMPLE_KEYS = ("changeme", "replaceme", "yourmasterkey", "examplemasterkey")
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_LATER = "arrives with a later release, and without it {why}; leave it out until then"
+
+
+def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Finding, ...]:
+    """Find everything that makes settings unusable.
+
+    Args:
+        settings: Valid key by key.
+        for_serve: Also demand what only serving needs: a master key and a database.
+    """
+    groups = (
+        _listeners(settings),
+        _clerk(settings.clerk),
+        _secrets(settings, for_serve=for_serve),
+        _database(settings, for_serve=for_serve),
+        _proxies(settings.trusted_proxies),
+        *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
+        *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
+        _later(settings),
+    )
+    return tuple(found for group in groups for found in group)
+
+
+def complete(settings: Settings, data_dir: Path) -> Settings:
+    """Fill in what other keys imply: Clerk's addresses, `public_url`, `data_dir`.
+
+    Args:
+        settings: Without problems.
+        data_dir: The platform's folder for data of the user.
+    """
+    clerk = settings.clerk
+    if clerk.publishable_key is not None:
+        key = parse_publishable_key(clerk.publishable_key)
+        implied: dict[str, object] = {
+            "issuer": clerk.issuer or (key.issuer,),
+            "jwks_url": clerk.jwks_url or key.jwks_url,
+            "sign_in_url": clerk.sign_in_url or sign_in_url_of(key),
+        }
+        clerk = clerk.model_copy(update=implied)
+    update: dict[str, object] = {
+        "clerk": clerk,
+        "public_url": settings.public_url or f"http://{settings.listen}",
+        "data_dir": settings.data_dir or data_dir,
+    }
+    return settings.model_copy(update=update)
+
+
+def sign_in_url_of(key: PublishableKey) -> str | None:
+    """Find the page of Clerk's Account Portal where people sign in; None for a Frontend API on an unusual host."""
+    host = key.frontend_api
+    if key.instance_type == "development" and host.endswith(".clerk.accounts.dev"):
+        return f"https://{host.removesuffix('.clerk.accounts.dev')}.accounts.dev/sign-in"
+    if key.instance_type == "production" and host.startswith("clerk."):
+        return f"https://accounts.{host.removeprefix('clerk.')}/sign-in"
+    return None
+
+
+def _listeners(settings: Settings) -> Iterator[Finding]:
+    if settings.listen == settings.admin.listen and settings.listen.port:
+        yield Finding(("admin", "listen"), "is the same as listen; the admin port is its own, never the public one")
+    if settings.workers > 1:
+        redis = "" if settings.redis.url else ", and several processes would need redis.url"
+        yield Finding(("workers",), f"this release runs one process{redis}; write 1 and run several replicas instead")
+
+
+def _clerk(clerk: Clerk) -> Iterator[Finding]:
+    key = None
+    if clerk.publishable_key is not None:
+        try:
+            key = parse_publishable_key(clerk.publishable_key)
+        except ValueError as error:
+            yield Finding(("clerk", "publishable_key"), str(error))
+    elif not clerk.issuer and clerk.jwks_url is None:
+        yield Finding(("clerk",), "give publishable_key, or issuer and jwks_url")
+    elif not clerk.issuer:
+        yield Finding(("clerk",), "give issuer beside jwks_url (or publishable_key, which implies both)")
+    elif clerk.jwks_url is None:
+        yield Finding(("clerk",), "give jwks_url beside issuer (or publishable_key, which implies both)")
+    if clerk.allow_insecure_http:
+        return
+    addresses: list[tuple[str, str]] = [("issuer", issuer) for issuer in clerk.issuer]
+    addresses += [("jwks_url", clerk.jwks_url)] if clerk.jwks_url else []
+    addresses += [("api_url", clerk.api_url)]
+    addresses += [("publishable_key", key.jwks_url)] if key and not clerk.jwks_url else []
+    for name, address in addresses:
+        if not address.startswith("https://"):
+            yield Finding(("clerk", name), "write https://; http is for local issuers, with allow_insecure_http: true")
+        elif is_private_host(urlsplit(address).hostname or ""):
+            text = "names a private or loopback host; that is for local issuers, with allow_insecure_http: true"
+            yield Finding(("clerk", name), text)
+
+
+def is_private_host(host: str) -> bool:
+    """Whether a host is, by its text alone, this machine or a private network.
+
+    Args:
+        host: Without brackets and port. A name is not looked up.
+    """
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return not ipaddress.ip_address(name).is_global
+    except ValueError:
+        # Resolvers read 2130706433, 0x7f.1 and 127.1 as addresses; public hosts never end in such a label.
+        return re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]) is not None
+
+
+def _secrets(settings: Settings, *, for_serve: bool) -> Iterator[Finding]:
+    loc = ("secrets", "master_key")
+    key = settings.secrets.master_key
+    if key is None:
+        if for_serve:
+            yield Finding(loc, "is missing; set GW_SECRETS__MASTER_KEY to 32 or more random characters")
+    elif len(key.get_secret_value()) < MASTER_KEY_CHARACTERS:
+        yield Finding(loc, f"is too short; take {MASTER_KEY_CHARACTERS} or more random characters")
+    elif is_example_key(key.get_secret_value()):
+        yield Finding(loc, "is an example from the documentation; take 32 or more random characters of your own")
+
+
+def is_example_key(key: str) -> bool:
+    """Whether a master key is one of our examples: everybody knows those."""
+    letters = re.sub(r"[^a-z]", "", key.lower())
+    return letters.startswith(_EXAMPLE_KEYS)
+
+
+def _database(settings: Settings, *, for_serve: bool) -> Iterator[Finding]:
+    for name in ("url", "direct_url"):
+        secret: SecretStr | None = getattr(settings.database, name)
+        if secret is not None and not secret.get_secret_value().startswith(("postgresql://", "postgres://")):
+            yield Finding(("database", name), "write postgresql://user@host:5432/name")
+    if for_serve and settings.database.url is None and not settings.database.embedded:
+        yield Finding(("database", "url"), "is missing; write postgresql://…, or set database.embedded: true")
+
+
+def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:
+    """Refuse to trust everybody: then anybody could choose the client address and origin we tell the upstream (F06)."""
+    everybody = "would trust everybody; name the addresses of your own proxies"
+    found = tuple(networks)
+    for index, network in enumerate(found):
+        if network.prefixlen == 0 or (isinstance(network, ipaddress.IPv6Network) and _IPV4_MAPPED.subnet_of(network)):
+            yield Finding(("trusted_proxies", index), everybody)
+            return
+    # Halves that make up the whole are the whole.
+    merged: list[Network] = []
+    merged += ipaddress.collapse_addresses(network for network in found if isinstance(network, ipaddress.IPv4Network))
+    merged += ipaddress.collapse_addresses(network for network in found if isinstance(network, ipaddress.IPv6Network))
+    if any(network.prefixlen == 0 for network in merged):
+        yield Finding(("trusted_proxies",), everybody)
+
+
+def _upstream(name: str, upstream: Upstream) -> Iterator[Finding]:
+    loc = ("upstreams", name)
+    if upstream.addresses:
+        several = "several addresses arrive with a later release; write url: http://host:port"
+        both = "write either url or addresses, not both; "
+        yield Finding((*loc, "addresses"), f"{both if upstream.url else ''}{several}")
+    elif upstream.url is None:
+        yield Finding(loc, "give url, such as http://127.0.0.1:9000")
+
+
+def _route(index: int, route: Route, upstreams: Mapping[str, Upstream]) -> Iterator[Finding]:
+    loc = ("routes", index)
+    if route.upstream not in upstreams:
+        yield Finding((*loc, "upstream"), f"no upstream has this name; there are: {', '.join(sorted(upstreams))}")
+    if route.auth == "none" and (demands := demands_of(route)):
+        text = f"auth: none reads no credential, so {', '.join(demands)} could never hold; write auth: required"
+        yield Finding((*loc, "auth"), text)
+    if route.auth != "none" and not route.accept:
+        yield Finding((*loc, "accept"), "is empty, so nobody could pass; name a kind, such as session")
+    if route.rate_limit is not None:
+        yield Finding((*loc, "rate_limit"), _LATER.format(why="nothing would be limited"))
+    if route.protocol == "socketio":
+        yield Finding((*loc, "protocol"), _LATER.format(why="no Socket.IO client would be checked"))
+
+
+def demands_of(route: Route) -> tuple[str, ...]:
+    """Name the rules a route has beyond `auth`."""
+    rules = ("scopes", "roles", "organization_roles", "permissions", "features", "plans", "reverification")
+    return tuple(rule for rule in rules if getattr(route, rule))
+
+
+def _later(settings: Settings) -> Iterator[Finding]:
+    """Refuse protection that this release does not give."""
+    if settings.rate_limits:
+        yield Finding(("rate_limits",), _LATER.format(why="nothing would be limited"))
+    for name in sorted(settings.websocket.model_fields_set):
+        if getattr(settings.websocket, name) is not None:
+            yield Finding(("websocket", name), _LATER.format(why="no websocket would be limited"))
+    if settings.decisions is not None:
+        yield Finding(("decisions",), _LATER.format(why="a proxy that asks would get 404"))
+    if settings.system_tokens:
+        yield Finding(("system_tokens",), _LATER.format(why="no system could call"))
+    if settings.debug.enabled:
+        yield Finding(("debug", "enabled"), _LATER.format(why="there is nothing to enable"))

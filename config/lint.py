@@ -1,0 +1,158 @@
+"""What is valid and yet probably not meant: warnings of `gateway check`, never a reason to refuse. Pure."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from config.checks import demands_of
+from config.grammar import parse_origin
+from config.model import Route, Section, Settings
+from config.problems import Finding, Loc
+
+_NOT_BUILT = "is accepted, but does nothing in this release"
+_LONG_LEEWAY_S = 60.0
+# Sections and keys that are read and wait for a later release. Refused instead (`checks.py`): what protects.
+_WAITING_SECTIONS = ("redis", "tokens", "bootstrap", "flags", "slack", "posthog", "stripe")
+_WAITING_KEYS: tuple[Loc, ...] = (
+    ("clerk", "webhook_secrets"),
+    ("provisioning", "first_api_token"),
+    ("provisioning", "trial_days"),
+    ("provisioning", "trial_plan"),
+    ("provisioning", "link_verified_email"),
+)
+_WAITING_KINDS = {"websocket_token", "agent_token", "system_token"}
+
+
+def lint(settings: Settings) -> tuple[Finding, ...]:
+    """Find what an operator may want to look at again.
+
+    Args:
+        settings: Without problems, as the operator wrote them: `model_fields_set` says what was written.
+    """
+    groups = (_surroundings(settings), _clerk(settings), _waiting(settings), _routes(settings.routes))
+    return tuple(found for group in groups for found in group)
+
+
+def _surroundings(settings: Settings) -> Iterator[Finding]:
+    key = settings.secrets.master_key
+    if key is None:
+        yield Finding(("secrets", "master_key"), "is not set; serve needs it, best as GW_SECRETS__MASTER_KEY")
+    elif len(set(key.get_secret_value())) == 1:
+        yield Finding(("secrets", "master_key"), "is one character repeated; take random ones")
+    if settings.database.url is None and not settings.database.embedded:
+        yield Finding(("database", "url"), "is not set; serve needs it, or database.embedded: true")
+    if settings.public_url is None and not _is_loopback(settings.listen.host):
+        yield Finding(("public_url",), "is not set; browsers' own requests would count as coming from another site")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _clerk(settings: Settings) -> Iterator[Finding]:
+    clerk = settings.clerk
+    if not clerk.authorized_parties:
+        text = "is not set, so tokens are taken whatever application they were made for (no azp check)"
+        yield Finding(("clerk", "authorized_parties"), text)
+    for index, party in enumerate(clerk.authorized_parties):
+        try:
+            parse_origin(party)
+        except ValueError:
+            text = "is not an origin such as https://app.example.com, so it never equals what Clerk writes into azp"
+            yield Finding(("clerk", "authorized_parties", index), text)
+    if clerk.allow_insecure_http:
+        yield Finding(("clerk", "allow_insecure_http"), "is for local issuers only: over http anybody can be anybody")
+    if clerk.leeway > _LONG_LEEWAY_S:
+        yield Finding(("clerk", "leeway"), "is over a minute, as long as a session token lives")
+
+
+def _waiting(settings: Settings) -> Iterator[Finding]:
+    for name in _WAITING_SECTIONS:
+        section = getattr(settings, name)
+        if isinstance(section, Section) and section.model_fields_set:
+            yield Finding((name,), _NOT_BUILT)
+    for section_name, key in _WAITING_KEYS:
+        if key in getattr(settings, str(section_name)).model_fields_set:
+            yield Finding((section_name, key), _NOT_BUILT)
+    for index, route in enumerate(settings.routes):
+        for key in sorted({"track", "shadow"} & route.model_fields_set):
+            yield Finding(("routes", index, key), _NOT_BUILT)
+        if waiting := sorted(_WAITING_KINDS & set(route.accept)):
+            yield Finding(("routes", index, "accept"), f"{', '.join(waiting)}: not taken yet in this release")
+
+
+def _routes(routes: tuple[Route, ...]) -> Iterator[Finding]:
+    for index, route in enumerate(routes):
+        loc = ("routes", index)
+        if route.auth == "none" and route.path == "/**":
+            yield Finding((*loc, "auth"), "lets everybody through to everything below")
+        if not _below(route.path, route.strip_prefix):
+            yield Finding((*loc, "strip_prefix"), "is not how the path begins, so it is not always there to strip")
+        for earlier, other in enumerate(routes[:index]):
+            if _covers(other, route):
+                yield Finding((*loc, "path"), f"never matches: routes[{earlier}] ({other.path}) takes all of it before")
+                break
+        weaker = _weaker_fallback(route, index, routes)
+        if weaker is not None:
+            text = f"other methods fall through to routes[{weaker}] ({routes[weaker].path}), which demands less"
+            yield Finding((*loc, "methods"), text)
+
+
+def _below(path: str, prefix: str | None) -> bool:
+    return not prefix or path == prefix or path.startswith(f"{prefix}/")
+
+
+def _covers(first: Route, second: Route) -> bool:
+    """Whether every request the second route matches is matched by the first."""
+    methods, others = _methods(first), _methods(second)
+    return (
+        _covers_hosts(first, second)
+        and covers_path(first.path, second.path)
+        and (methods is None or (others is not None and others <= methods))
+    )
+
+
+def _covers_hosts(first: Route, second: Route) -> bool:
+    return not first.hosts or (bool(second.hosts) and set(second.hosts) <= set(first.hosts))
+
+
+def covers_path(first: str, second: str) -> bool:
+    """Whether every path the second pattern matches is matched by the first; False when in doubt."""
+    ours, theirs = first.split("/")[1:], second.split("/")[1:]
+    for index, segment in enumerate(ours):
+        if segment == "**":
+            return True
+        if index >= len(theirs) or theirs[index] == "**":
+            return False
+        if segment != theirs[index] and (segment != "*" or theirs[index] == ""):
+            return False
+    return len(ours) == len(theirs)
+
+
+def _methods(route: Route) -> frozenset[str] | None:
+    """Give the methods a route takes, None for all. HEAD counts as GET."""
+    if not route.methods:
+        return None
+    return frozenset(route.methods) | ({"HEAD"} if "GET" in route.methods else set())
+
+
+def _weaker_fallback(route: Route, index: int, routes: tuple[Route, ...]) -> int | None:
+    """Find the later route that takes this one's other methods and demands less."""
+    methods = _methods(route)
+    if methods is None or route.auth == "none":
+        return None
+    for later in range(index + 1, len(routes)):
+        other = routes[later]
+        others = _methods(other)
+        if not covers_path(other.path, route.path) or not _covers_hosts(other, route):
+            continue
+        if others is None or others - methods:
+            return later if _is_weaker(other, route) else None
+    return None
+
+
+def _is_weaker(other: Route, route: Route) -> bool:
+    strength = {"none": 0, "optional": 1, "required": 2}
+    return strength[other.auth] < strength[route.auth] or not set(demands_of(route)) <= set(demands_of(other))
