@@ -7,10 +7,10 @@ one list.
 import re
 from collections.abc import Sequence
 
+from gateway.credentials.jwt_text import MAX_TOKEN_CHARS
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.credentials.session_cookie import CookieRules, find_session_cookie
 from gateway.errors import CredentialMalformed
-from gateway.credentials.jwt_text import MAX_TOKEN_CHARS
 
 _BLANKS = b" \t"
 # The scheme ends where the characters of a scheme end (RFC 9110 §5.6.2), so `bearer:x` is ours as well: whatever an

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from config.publishable_key import PublishableKey
 from gateway.credentials.cookies import find_cookies
+from gateway.credentials.jwt_text import MAX_TOKEN_CHARS, parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.errors import CredentialRejected
-from gateway.credentials.jwt_text import MAX_TOKEN_CHARS, parse_jwt
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _LEADING_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,20})", re.ASCII)

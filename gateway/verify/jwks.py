@@ -14,6 +14,7 @@ from jwt.algorithms import RSAAlgorithm
 
 _MIN_BITS, _MAX_BITS = 2048, 8192  # below: NIST SP 800-131A; above: slow to check, and nobody's key
 _MAX_KEYS = 64
+_ALGORITHMS = (None, "RS256")
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
@@ -44,9 +45,8 @@ def parse_jwks(body: bytes) -> Mapping[str, SigningKey]:
     """
     document = json.loads(body.decode())
     entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError("not a key set")
-    usable = {key for entry in entries[:_MAX_KEYS] if (key := _signing_key(entry)) is not None}
+    listed = entries[:_MAX_KEYS] if isinstance(entries, list) else []
+    usable = {key for entry in listed if (key := _signing_key(entry)) is not None}
     times = Counter(key.kid for key in usable)
     keys = {key.kid: key for key in usable if times[key.kid] == 1}
     if not keys:
@@ -59,8 +59,9 @@ def _signing_key(entry: object) -> SigningKey | None:
     if not isinstance(entry, dict) or not _PRIVATE.isdisjoint(entry):
         return None
     kid, operations = entry.get("kid"), entry.get("key_ops", ["verify"])
-    for_signatures = entry.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
-    if not isinstance(kid, str) or not for_signatures or entry.get("kty") != "RSA" or entry.get("alg") not in _ALGS:
+    if not isinstance(kid, str) or not isinstance(operations, list) or "verify" not in operations:
+        return None
+    if entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig" or entry.get("alg") not in _ALGORITHMS:
         return None
     try:
         key = RSAAlgorithm.from_jwk({name: entry.get(name) for name in ("kty", "n", "e")})
@@ -70,6 +71,3 @@ def _signing_key(entry: object) -> SigningKey | None:
         return None
     numbers = key.public_numbers()
     return SigningKey(kid, (numbers.n, numbers.e), key)
-
-
-_ALGS = (None, "RS256")

@@ -1,7 +1,8 @@
 """The rules of a Clerk session token, in Clerk's order.
 
-Source: clerk/javascript packages/backend/src/jwt/verifyJwt.ts and tokens/request.ts, @clerk/backend 3.25.0. Pure: key and time come from the caller. Refusals carry Clerk's own reason words. Stricter than Clerk's library: `iss`
-always exact, RS256 alone, `sub` not empty, times in a sane range.
+Source: clerk/javascript packages/backend/src/jwt/verifyJwt.ts and tokens/request.ts, @clerk/backend 3.25.0. Pure: key
+and time come from the caller. Refusals carry Clerk's own reason words. Stricter than Clerk's library: `iss` always
+exact, RS256 alone, `sub` not empty, times in a sane range.
 """
 
 import math
@@ -13,10 +14,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from config.model import Clerk
+from gateway.credentials.jwt_text import UnverifiedJwt
 from gateway.credentials.kinds import Carrier
 from gateway.errors import CredentialRejected
 from gateway.verify.claims import VerifiedClaims
-from gateway.credentials.jwt_text import UnverifiedJwt
 
 _ALGORITHMS = ["RS256"]
 _JWS = jwt.PyJWS(algorithms=_ALGORITHMS, options={"verify_signature": True, "enforce_minimum_key_length": True})

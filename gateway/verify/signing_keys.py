@@ -1,6 +1,6 @@
 """The signing keys of one Clerk instance: fetched, believed for a while, refreshed before that ends.
 
-Lookups never wait; who must wait says so by awaiting, and then for one second at most. `jwt.PyJWKClient` is no choice:
+Lookups never wait; who must wait says so by awaiting, and then for less than a second. `jwt.PyJWKClient` is no choice:
 it blocks the loop. A fetched set replaces the old one whole: merging, as Clerk's own library does, keeps a removed key
 alive for as long as somebody sends unknown `kid`s.
 """
@@ -17,7 +17,7 @@ import aiohttp
 from gateway.errors import CredentialRejected, VerifierUnavailable
 from gateway.verify.jwks import SigningKey, parse_jwks
 
-_WAIT_S = 1.0  # what a request waits
+WAIT_S = 0.8  # what a request waits at most, so that it is answered within a second
 _FETCH_S = 5.0  # what a fetch takes at most
 _MAX_BODY_BYTES = 256 * 1024
 _REFRESH_AT = 0.8  # of the time to live
@@ -142,8 +142,8 @@ class SigningKeys:
             raise self._unknown()
         return key
 
-    async def fetch_key(self, kid: str) -> SigningKey:
-        """Look a key up, asking its source first when that may help; waits one second at most.
+    async def fetch_key(self, kid: str, wait_s: float = WAIT_S) -> SigningKey:
+        """Look a key up, asking its source first when that may help; waits `wait_s` at most.
 
         Raises:
             CredentialRejected: `jwk-kid-mismatch`: not in the set.
@@ -154,7 +154,7 @@ class SigningKeys:
             return key
         if self._flight is None and self.age_s() <= self._ttl:
             self._forced_until = self._monotonic() + self._cooldown
-        in_time = await self._fetched()
+        in_time = await self._fetched(wait_s)
         if not self.ready:
             raise self._unavailable()
         key = self._keys.get(kid)
@@ -171,7 +171,7 @@ class SigningKeys:
         now = self._monotonic()
         return now >= self._forced_until and now >= self._quiet_until
 
-    async def fetch_newer(self, key: SigningKey) -> SigningKey | None:
+    async def fetch_newer(self, key: SigningKey, wait_s: float = WAIT_S) -> SigningKey | None:
         """Give the key that took the place of `key`, asking at most once per cool-down.
 
         Clerk's `kid` names the instance, so a rotated key may keep it.
@@ -182,7 +182,7 @@ class SigningKeys:
         if self._keys.get(key.kid) == key and (self._flight is not None or self.may_refetch()):
             if self._flight is None:
                 self._forced_until = self._monotonic() + self._cooldown
-            await self._fetched()
+            await self._fetched(wait_s)
         newer = self._keys.get(key.kid)
         return None if newer == key else newer
 
@@ -191,9 +191,9 @@ class SigningKeys:
             await asyncio.wait({self._begin()})
             await asyncio.sleep(self._cooldown if self._failing else self._ttl * _REFRESH_AT)
 
-    async def _fetched(self) -> bool:
-        """Wait for the fetch under way or a new one; False when it takes longer than a request may wait."""
-        done, _ = await asyncio.wait({self._begin()}, timeout=_WAIT_S)
+    async def _fetched(self, wait_s: float) -> bool:
+        """Wait for the fetch under way or a new one; False when it takes longer. The fetch itself goes on."""
+        done, _ = await asyncio.wait({self._begin()}, timeout=wait_s)
         return bool(done)
 
     def _begin(self) -> asyncio.Task[None]:

@@ -1,5 +1,6 @@
 """The verifier: a credential in, a principal out, or the reason why not. The one place that decides authenticity."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from gateway.errors import CredentialRejected
 from gateway.verify.claims import read_principal
 from gateway.verify.principal import Principal
 from gateway.verify.session import SessionRules, check_claims, check_class, check_signature, key_id
-from gateway.verify.signing_keys import SigningKeys
+from gateway.verify.signing_keys import WAIT_S, SigningKeys
 
 
 class Verifier:
@@ -55,18 +56,19 @@ class Verifier:
         return self._principal(token, credential.carrier)
 
     async def verify(self, credential: Credential) -> Principal:
-        """Verify, asking for signing keys when needed; waits one second at most for each of two questions.
+        """Verify, asking for signing keys when needed; waits less than a second in all.
 
         Raises:
             CredentialRejected: Checked and bad.
             VerifierUnavailable: Signing keys cannot be had now.
         """
         token = _readable(credential)
+        until = asyncio.get_running_loop().time() + WAIT_S
         key = await self._keys.fetch_key(key_id(token, self._rules))
         try:
             check_signature(token, key.public_key)
         except CredentialRejected:
-            newer = await self._keys.fetch_newer(key)
+            newer = await self._keys.fetch_newer(key, max(0.0, until - asyncio.get_running_loop().time()))
             if newer is None:
                 raise
             check_signature(token, newer.public_key)
