@@ -1,0 +1,20 @@
+"""Organizations: reading them."""
+
+from provisioning.database.pool import Database
+from provisioning.records import Organization
+from provisioning.rows import ORGANIZATION_COLUMNS, organization_of
+
+_GET = f"SELECT {ORGANIZATION_COLUMNS} FROM organizations WHERE id = $1"  # noqa: S608 - column names of our own
+
+
+class Organizations:
+    """What can be asked of organizations we know. Raises `DatabaseUnavailable` while PostgreSQL is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, organization_id: str) -> Organization | None:
+        """Read one organization by our id; None when there is none."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_GET, organization_id)
+        return organization_of(row) if row else None
