@@ -45,9 +45,6 @@ class Forwarded:
     request_id: bytes | None = None
 
 
-NOT_FORWARDED = Forwarded()
-
-
 @dataclass(frozen=True, slots=True)
 class ClientView:
     """What we believe of the client, and tell the upstream in `X-Forwarded-*`.
