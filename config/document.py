@@ -46,6 +46,16 @@ class Document:
             place = (mark.start_mark.line + 1, mark.start_mark.column + 1)
         return place
 
+    def has(self, loc: Loc) -> bool:
+        """Whether the file says something at `loc`."""
+        node = self.root
+        for part in loc:
+            step = _step(node, part) if node is not None else None
+            if step is None:
+                return False
+            node = step[1]
+        return True
+
 
 def read_document(path: Path) -> Document:
     """Read a settings file.

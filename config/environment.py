@@ -44,7 +44,7 @@ class Override:
 class _Schema(Settings, BaseSettings):
     """The settings as pydantic-settings wants to see them; never instantiated."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", env_parse_none_str="null")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
 
 
 class _OneVariable(EnvSettingsSource):
@@ -92,6 +92,8 @@ def _depth(override: Override) -> int:
 
 def _decoded(source: str, loc: tuple[str, ...], text: str) -> Override:
     """Decode JSON where the setting is a list or a section; text that is none is left for the model to judge."""
+    if text == "null":
+        return Override(source, loc, None)
     try:
         value: Any = _OneVariable(variable_of(loc), text)()
         for part in loc:

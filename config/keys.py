@@ -16,7 +16,7 @@ PREFIX = "GW_"
 
 def child_of(annotation: Any, part: str | int) -> Any:
     """Give the annotation below `part`, or None where there is no such key."""
-    plain = _plain(annotation)
+    plain = plain_annotation(annotation)
     if isinstance(plain, type) and issubclass(plain, Section):
         field = plain.model_fields.get(str(part))
         return None if field is None else field.annotation
@@ -40,7 +40,7 @@ def annotation_at(loc: Loc) -> Any:
 
 def names_at(loc: Loc) -> tuple[str, ...]:
     """Give the keys a section takes; none when `loc` is no section."""
-    plain = _plain(annotation_at(loc))
+    plain = plain_annotation(annotation_at(loc))
     return tuple(plain.model_fields) if isinstance(plain, type) and issubclass(plain, Section) else ()
 
 
@@ -64,20 +64,20 @@ def _walk(section: type[Section], loc: Loc) -> Iterator[tuple[Loc, FieldInfo]]:
     for name, field in section.model_fields.items():
         here = (*loc, name)
         yield here, field
-        plain = _plain(field.annotation)
+        plain = plain_annotation(field.annotation)
         if get_origin(plain) is dict:
-            here, plain = (*here, "<name>"), _plain(child_of(plain, "<name>"))
+            here, plain = (*here, "<name>"), plain_annotation(child_of(plain, "<name>"))
         elif get_origin(plain) is tuple:
-            here, plain = (*here, "[]"), _plain(child_of(plain, 0))
+            here, plain = (*here, "[]"), plain_annotation(child_of(plain, 0))
         if isinstance(plain, type) and issubclass(plain, Section):
             yield from _walk(plain, here)
 
 
-def _plain(annotation: Any) -> Any:
+def plain_annotation(annotation: Any) -> Any:
     """Take `Annotated` and `None` off."""
     if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
+        return plain_annotation(get_args(annotation)[0])
     if get_origin(annotation) in {typing.Union, types.UnionType}:
         rest = [argument for argument in get_args(annotation) if argument is not type(None)]
-        return _plain(rest[0]) if len(rest) == 1 else annotation
+        return plain_annotation(rest[0]) if len(rest) == 1 else annotation
     return annotation

@@ -186,6 +186,11 @@ def _source_of(sources: Mapping[Loc, str], loc: Loc) -> tuple[str, Loc] | None:
     return None
 
 
+def _source_below(sources: Mapping[Loc, str], loc: Loc) -> str | None:
+    """Find a source that set a part of a section the file does not have."""
+    return next((source for place, source in sources.items() if place[: len(loc)] == loc), None)
+
+
 def _placed(document: Document, sources: Mapping[Loc, str], findings: Iterable[Finding]) -> Iterable[SettingsProblem]:
     for found in findings:
         source = _source_of(sources, found.loc)
@@ -193,6 +198,8 @@ def _placed(document: Document, sources: Mapping[Loc, str], findings: Iterable[F
             # The variable's name says the key; a place inside its JSON has to be told.
             key = key_text(found.loc) if source[1] != found.loc else ""
             yield SettingsProblem(source[0], None, None, key, found.message)
+        elif not document.has(found.loc) and (below := _source_below(sources, found.loc)) is not None:
+            yield SettingsProblem(below, None, None, key_text(found.loc), found.message)
         else:
             yield SettingsProblem(document.file, *document.place_of(found.loc), key_text(found.loc), found.message)
 

@@ -1,0 +1,241 @@
+"""The `gateway` command: thin, and quick to say `--help`, so everything heavy is imported inside the commands.
+
+Exit codes: 0 it worked; 1 it did not, or `check` found problems; 2 the settings cannot be used, or the command line.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import cyclopts
+from cyclopts import Parameter, validators
+
+from gateway import __version__
+
+if TYPE_CHECKING:
+    from config.model import Settings
+
+_PORT = validators.Number(gte=0, lte=65535)
+_HEALTH_DEADLINE_S = 3.0
+
+app = cyclopts.App(
+    name="gateway",
+    help="Authentication sidecar and reverse proxy: proves who calls and tells the upstream in headers it can trust.",
+    version=__version__,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(name=["-c", "--config"], help="Settings file. Default: $GW_CONFIG, else gateway.yaml in this folder."),
+]
+DataDir = Annotated[
+    Path | None,
+    Parameter(help="Folder of the database and the keys of `gateway dev`. Default: the user's data folder."),
+]
+
+
+def main() -> None:
+    """Run the command line of this process and end it with the command's exit code."""
+    try:
+        result = app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `gateway schema | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+@app.command
+def serve(*, config: ConfigFile = None) -> int:
+    """Serve requests until SIGTERM."""
+    settings = _settings(config, for_serve=True)
+    if settings is None:
+        return 2
+    import uvloop
+
+    from gateway.app import serve as serve_settings
+    from gateway.errors import GatewayError
+    from provisioning.errors import ProvisioningError
+
+    try:
+        uvloop.run(serve_settings(settings))
+    except (OSError, GatewayError, ProvisioningError) as error:
+        return _failed(f"gateway serve: {_reason(error)}")
+    return 0
+
+
+@app.command
+def check(
+    *, config: ConfigFile = None, json: Annotated[bool, Parameter(help="Print one JSON object instead.")] = False
+) -> int:
+    """Validate the settings, print the route table and what looks unintended."""
+    from config.load import load
+    from config.problems import SettingsInvalid
+    from gateway.report import json_report, route_table
+
+    try:
+        loaded = load(_config_path(config), os.environ)
+    except SettingsInvalid as invalid:
+        if json:
+            _out(json_report(invalid.problems, (), ()))
+        _errors(invalid.problems)
+        return 1
+    if json:
+        _out(json_report((), loaded.warnings, loaded.settings.routes))
+        return 0
+    _out(*route_table(loaded.settings.routes))
+    _painted("yellow", "warning: ", loaded.warnings)
+    return 0
+
+
+@app.command
+def schema(*, markdown: Annotated[bool, Parameter(help="Print the reference for people instead.")] = False) -> None:
+    """Print the JSON Schema of the settings file."""
+    from config import reference
+
+    if markdown:
+        sys.stdout.write(reference.markdown())
+        return
+    import json
+
+    _out(json.dumps(reference.schema(), indent=2, ensure_ascii=False))
+
+
+@app.command
+def migrate(
+    *,
+    config: ConfigFile = None,
+    check: Annotated[bool, Parameter(help="Only list what is pending; exit code 1 when something is.")] = False,
+) -> int:
+    """Bring the database schema up to date."""
+    settings = _settings(config)
+    if settings is None:
+        return 2
+    secret = settings.database.direct_url or settings.database.url
+    if secret is None:
+        return _failed("gateway migrate: database.url is not set; the embedded database is migrated by serve")
+    import asyncio
+
+    from provisioning.database.migrate import pending, upgrade
+    from provisioning.errors import ProvisioningError
+
+    try:
+        revisions = asyncio.run((pending if check else upgrade)(secret.get_secret_value()))
+    except (OSError, ProvisioningError) as error:
+        return _failed(f"gateway migrate: {_reason(error)}")
+    _out(*(f"{'pending' if check else 'applied'} {revision}" for revision in revisions))
+    if not revisions:
+        _out("the schema is up to date")
+    return 1 if check and revisions else 0
+
+
+@app.command
+def health(
+    *,
+    config: ConfigFile = None,
+    url: Annotated[
+        str | None, Parameter(help="Admin port, such as http://127.0.0.1:9464; not from the settings.")
+    ] = None,
+) -> int:
+    """Ask a running gateway whether it is ready: a probe for containers."""
+    from gateway.probe import probe
+
+    if url is None:
+        settings = _settings(config)
+        if settings is None:
+            return 1
+        url = f"http://{settings.admin.listen}"
+    ready, line = probe(url, _HEALTH_DEADLINE_S)
+    _out(line) if ready else _failed(line)
+    return 0 if ready else 1
+
+
+@app.command
+def dev(
+    *,
+    upstream: Annotated[
+        str | None, Parameter(help="Your own application, such as http://127.0.0.1:3000, instead of the demo upstream.")
+    ] = None,
+    port: Annotated[int, Parameter(help="Port of the gateway; 0 lets the system choose.", validator=_PORT)] = 8080,
+    admin_port: Annotated[int, Parameter(help="Port of metrics and health.", validator=_PORT)] = 9464,
+    data_dir: DataDir = None,
+) -> int:
+    """Run everything on this machine: gateway, PostgreSQL, a local issuer, a demo upstream."""
+    import uvloop
+
+    from gateway.dev.command import run_dev
+
+    return uvloop.run(run_dev(upstream=upstream, port=port, data_dir=data_dir, admin_port=admin_port))
+
+
+@app.command(name="dev-token")
+def dev_token(
+    persona: Annotated[str, Parameter(help="Name, such as alice.")],
+    *,
+    organization: Annotated[
+        str | None, Parameter(help="Slug or id of one of the persona's organizations. Default: the first one.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> int:
+    """Print a session token of a persona of `gateway dev`."""
+    from gateway.dev.command import mint_token
+    from gateway.dev.folder import DevFailed
+
+    try:
+        _out(mint_token(persona, organization, data_dir))
+    except (DevFailed, OSError) as error:
+        return _failed(f"gateway dev-token: {_reason(error)}")
+    return 0
+
+
+def _config_path(config: Path | None) -> Path:
+    from config.environment import CONFIG_VARIABLE
+
+    return config or Path(os.environ.get(CONFIG_VARIABLE) or "gateway.yaml")
+
+
+def _settings(config: Path | None, *, for_serve: bool = False) -> "Settings | None":
+    """Load the settings; None after telling what is wrong with them."""
+    from config.load import load_settings
+    from config.problems import SettingsInvalid
+
+    try:
+        return load_settings(_config_path(config), os.environ, for_serve=for_serve)
+    except SettingsInvalid as invalid:
+        _errors(invalid.problems)
+        return None
+
+
+def _reason(error: Exception) -> str:
+    """One line, whatever the error holds; its name when it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _out(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _failed(line: str) -> int:
+    sys.stderr.write(f"{line}\n")
+    return 1
+
+
+def _errors(problems: Iterable[object]) -> None:
+    _painted("red", "", problems)
+
+
+def _painted(colour: str, label: str, lines: Iterable[object]) -> None:
+    """Write lines to standard error, each whole on one line; in colour on a terminal (NO_COLOR is heeded by rich)."""
+    if not sys.stderr.isatty():
+        sys.stderr.write("".join(f"{label}{line}\n" for line in lines))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    for line in lines:
+        place, found, rest = str(line).partition(": ")
+        console.print(Text.assemble((label, colour), (place, f"bold {colour}"), found, rest))
