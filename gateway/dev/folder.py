@@ -20,19 +20,14 @@ class DevFailed(Exception):
 
 
 def default_data_dir() -> Path:
-    """Name the folder used when none is given.
-
-    For root it is not below root's home: PostgreSQL refuses to run as root, so the embedded one runs as nobody, who
-    cannot pass through a home of mode 0700.
-    """
-    chosen = os.environ.get("XDG_DATA_HOME", "")
-    if Path(chosen).is_absolute():  # XDG Base Directory: a relative path is to be ignored
-        return Path(chosen) / "actorgate" / "dev"
-    root = os.geteuid() == 0
-    if sys.platform == "darwin":
-        base = Path("/Library" if root else Path.home() / "Library") / "Application Support"
+    """Name the folder used when none is given: the platform's for data of the user's."""
+    chosen = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if chosen.is_absolute():  # XDG Base Directory: a relative path is to be ignored
+        base = chosen
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
     else:
-        base = Path("/var/lib") if root else Path.home() / ".local" / "share"
+        base = Path.home() / ".local" / "share"
     return base / "actorgate" / "dev"
 
 
@@ -61,10 +56,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class DevFolder:
-    """The folder. Every file in it that is secret has mode 0600.
-
-    The folder itself may be passed through by others (0711): the embedded PostgreSQL of root runs as nobody below it.
-    """
+    """The folder, mode 0700; what we write in it has mode 0600."""
 
     path: Path
 
@@ -76,7 +68,7 @@ class DevFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.path.chmod(0o711)
+            self.path.chmod(0o700)
             self._keep("signing_key.pem", lambda: SigningKey.generate().pem)
             self._keep("master_key", lambda: secrets.token_urlsafe(48).encode())
             self._keep("secret_key", lambda: f"sk_test_{secrets.token_urlsafe(32)}".encode())

@@ -30,10 +30,10 @@ def test_everything_kept_is_for_its_owner_alone(folder: DevFolder) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_folder_lets_the_database_s_user_pass_and_not_read(folder: DevFolder) -> None:
+def test_folder_is_for_its_owner_alone(folder: DevFolder) -> None:
     mode = folder.path.stat().st_mode & 0o777
 
-    assert mode == 0o711
+    assert mode == 0o700
 
 
 def test_second_start_keeps_keys_secrets_and_ports(folder: DevFolder) -> None:
