@@ -21,6 +21,7 @@ from gateway.dev.assets import load_assets
 from gateway.dev.demo_upstream import demo_application
 from gateway.dev.folder import DevFailed, DevFolder, Ports, default_data_dir
 from gateway.dev.issuer import issuer_application
+from gateway.dev.logs import configure_dev_logs
 from gateway.dev.personas import PERSONAS, PersonaUnknown, find_membership, find_persona
 from gateway.dev.place import Place, examples
 from gateway.dev.ports import LOOPBACK, free_port, listening_socket_preferring, port_of
@@ -98,6 +99,7 @@ async def _live(forward_to: str | None, port: int, admin_port: int, data_dir: Pa
     # Not at the top: `gateway dev-token` needs the mint alone, and should not wait for the whole gateway to load.
     from gateway.app import running
 
+    configure_dev_logs()
     folder = DevFolder(data_dir)
     await asyncio.to_thread(folder.prepare)
     async with AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ from gateway.verify.principal import Principal
 def decide(actor: Actor | None, route: CompiledRoute) -> None:
     """Return when the request may pass.
 
-    Of `roles` and `organization_roles` one will do; of `permissions`, `features`, `plans` and `scopes` all are
+    Of `roles`, `organization_roles` and `plans` one will do; of `permissions`, `features` and `scopes` all are
     needed; and every kind of rule that a route has must hold. Someone who acts as a user may do what the user may.
 
     Args:
@@ -63,7 +63,7 @@ def _broken_rule(actor: Actor, route: CompiledRoute) -> str | None:
         return "permission_missing"
     if not all(has_feature(principal, feature) for feature in route.features):
         return "feature_missing"
-    if not all(has_plan(principal, plan) for plan in route.plans):
+    if route.plans and not any(has_plan(principal, plan) for plan in route.plans):
         return "plan_missing"
     if route.reverification is not None and not is_reverified(route.reverification, principal.factor_ages):
         return "reverification_needed"

@@ -35,7 +35,7 @@ class CompiledRoute:
         organization_roles: Any one of them, without `org:`.
         permissions: All of them, `org:feature:permission`.
         features: All of them, as Clerk's `has()` asks.
-        plans: All of them, as Clerk's `has()` asks.
+        plans: Any one of them, as Clerk's `has()` asks.
         scopes: All of them, in the settings' order.
         strip_prefix: Leading path that does not go up; None for none.
         demands_nothing: No rule to judge beyond who calls: any accepted, active credential passes.

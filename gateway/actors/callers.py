@@ -1,0 +1,180 @@
+"""Credential in, caller out: the near cache in front of verification and of our records.
+
+Facts are cached, not verdicts: policy judges after every hit. An entry is believed while four things hold: the token
+has not expired by the wall clock nor by the monotonic one (a clock set back revives nothing), the signing keys are
+the ones it was verified with, and what we know of the person is fresh.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from cachebox import LRUCache
+
+from config.model import Cache
+from gateway.actors.actor import Actor
+from gateway.credentials.kinds import Credential
+from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
+from gateway.identity.header_set import identity_block
+from gateway.policy.decision import check_pending
+from gateway.policy.routes import CompiledRoute
+from gateway.verify.principal import Principal
+from gateway.verify.verifier import Verifier
+from provisioning.arrivals import Arrivals
+from provisioning.errors import DatabaseUnavailable, OrganizationMissing
+from provisioning.records import Standing, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An Actor with what is prepared once for it.
+
+    Attributes:
+        standing: What our records say, as read when the entry was made.
+        identity: The identity header block upstreams receive.
+    """
+
+    actor: Actor
+    standing: Standing
+    identity: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    caller: Caller
+    keys_generation: int
+    believed_until: float  # monotonic
+    expires_at: float  # wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    standing: Standing
+    read_at: float  # monotonic
+
+
+class Callers:
+    """Resolves credentials to callers."""
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        arrivals: Arrivals,
+        settings: Cache,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._verifier = verifier
+        self._arrivals = arrivals
+        self._settings = settings
+        self._clock = clock
+        self._monotonic = monotonic
+        self._entries: LRUCache[bytes, _Entry] = LRUCache(settings.near_entries)
+        self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
+        self.counts = {"hit": 0, "miss": 0, "stale": 0}
+
+    def known(self, credential: Credential) -> Caller | None:
+        """Answer from memory alone, without waiting; None sends the request the long way."""
+        if credential.refusal is not None:
+            return None
+        entry: _Entry | None = self._entries.get(_key(credential))
+        if (
+            entry is None
+            or entry.keys_generation != self._verifier.generation
+            or self._monotonic() >= entry.believed_until
+            or self._clock() >= entry.expires_at
+        ):
+            return None
+        self.counts["hit"] += 1
+        return entry.caller
+
+    async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
+        """Verify, find or create the records, remember.
+
+        A session with an unfinished task is refused before records are touched: nobody is created half signed in.
+
+        Raises:
+            CredentialRejected: Checked and bad, pending where the rule does not allow it, or the person was deleted.
+            VerifierUnavailable: Keys or records cannot be asked, and nothing remembered is young enough.
+            ActorUnknown: Our records refuse this person.
+        """
+        caller = self.known(credential)
+        if caller is not None:
+            return caller
+        self.counts["miss"] += 1
+        generation = self._verifier.generation
+        principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
+        check_pending(principal, rule)
+        standing, believed_until = await self._standing(principal)
+        actor = actor_of(principal, standing)
+        caller = Caller(actor, standing, identity_block(actor))
+        now = self._monotonic()
+        believed_until = min(now + principal.expires_at - self._clock(), believed_until)
+        if believed_until > now:
+            entry = _Entry(caller, generation, believed_until, principal.expires_at)
+            self._entries.insert(_key(credential), entry)
+        return caller
+
+    async def _standing(self, principal: Principal) -> tuple[Standing, float]:
+        """What our records say, and until when (monotonic) that is believed.
+
+        Fresh from memory, else from PostgreSQL, else, while that is down, from memory up to `cache.stale_if_error`.
+        """
+        settings = self._settings
+        subject = _subject_of(principal)
+        key = (principal.issuer, subject.clerk_user_id, subject.clerk_organization_id)
+        remembered: _Remembered | None = self._standings.get(key)
+        if remembered is not None and self._monotonic() - remembered.read_at < settings.near_ttl:
+            return remembered.standing, remembered.read_at + settings.near_ttl
+        try:
+            standing = await self._arrivals.standing(subject)
+        except OrganizationMissing:
+            raise OrganizationRequired from None
+        except DatabaseUnavailable as error:
+            now = self._monotonic()
+            if remembered is None or now - remembered.read_at >= settings.stale_if_error:
+                raise StoreUnavailable("database_unavailable") from error
+            self.counts["stale"] += 1
+            return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
+        read_at = self._monotonic()
+        self._standings.insert(key, _Remembered(standing, read_at))
+        return standing, read_at + settings.near_ttl
+
+
+def _key(credential: Credential) -> bytes:
+    """Hash the token with its kind and carrier (the `azp` rule differs between carriers); no raw secret is a key."""
+    return sha256(f"{credential.kind}\0{credential.carrier}\0{credential.token}".encode()).digest()
+
+
+def _subject_of(principal: Principal) -> Subject:
+    organization = principal.organization
+    if organization is None:
+        return Subject(principal.subject, name=principal.name, email=principal.email)
+    return Subject(
+        principal.subject, organization.id, organization.slug, organization.role, principal.name, principal.email
+    )
+
+
+def actor_of(principal: Principal, standing: Standing) -> Actor:
+    """Judge what our records say of a person, and make the Actor.
+
+    Raises:
+        UserDeleted: A tombstone.
+        UserDisabled: An operator disabled them.
+    """
+    user = standing.user
+    if user.deleted_at is not None:
+        raise UserDeleted
+    if user.disabled_at is not None:
+        raise UserDisabled
+    organization = principal.organization
+    return Actor(
+        user_id=user.id,
+        role=user.role,
+        organization_id=standing.organization.id,
+        organization_role=organization.role if organization is not None else standing.organization_role,
+        organization_permissions=organization.permissions if organization is not None else (),
+        principal=principal,
+    )

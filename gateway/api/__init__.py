@@ -1,0 +1,1 @@
+"""Own endpoints: what the gateway answers itself."""

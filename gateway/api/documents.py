@@ -1,0 +1,103 @@
+"""Shapes of what own endpoints answer: camelCase JSON, times in ISO 8601 UTC with Z. `openapi.py` publishes them."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from provisioning.records import Role, Standing, User
+
+
+def _with_z(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_with_z, return_type=str)]
+
+
+class Document(BaseModel):
+    """Base of all shapes."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    def plain(self) -> dict[str, Any]:
+        """The JSON object."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class OrganizationDocument(Document):
+    """One organization, as its member sees it."""
+
+    id: str
+    clerk_id: str | None = Field(description="Clerk's `org_…`; null for a personal organization.")
+    name: str
+    role: str = Field(description="Role of the caller in it, without `org:`.")
+    created_at: Moment
+    updated_at: Moment
+
+    @classmethod
+    def of(cls, standing: Standing, role: str | None = None) -> "OrganizationDocument":
+        """Show an organization; `role` overrides the recorded one with what the credential proves now."""
+        organization = standing.organization
+        return cls(
+            id=organization.id,
+            clerk_id=organization.clerk_id,
+            name=organization.name,
+            role=role or standing.organization_role,
+            created_at=organization.created_at,
+            updated_at=organization.updated_at,
+        )
+
+
+class CurrentUserDocument(Document):
+    """The caller."""
+
+    id: str
+    clerk_id: str
+    name: str | None
+    email: str | None
+    role: Role
+    is_admin: bool
+    settings: dict[str, Any]
+    organization: OrganizationDocument = Field(description="The one this credential acts in.")
+    organizations: list[OrganizationDocument]
+    created_at: Moment
+    updated_at: Moment
+    subscription: None = None
+    feature_flags: dict[str, Any] = {}
+    websocket_token: None = None
+    websocket_token_expires_at: None = None
+    agent_token: None = None
+    agent_token_expires_at: None = None
+    api_tokens: list[dict[str, Any]] = []
+
+    @classmethod
+    def of(
+        cls, user: User, current: OrganizationDocument, organizations: list[OrganizationDocument]
+    ) -> "CurrentUserDocument":
+        """Show a user."""
+        return cls(
+            id=user.id,
+            clerk_id=user.clerk_id,
+            name=user.name,
+            email=user.email,
+            role=user.role,
+            is_admin=user.role is Role.ADMIN,
+            settings=dict(user.settings),
+            organization=current,
+            organizations=organizations,
+            created_at=user.created_at,
+            updated_at=user.updated_at,
+        )
+
+
+class ProblemDocument(Document):
+    """A refusal or failure (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str

@@ -1,0 +1,47 @@
+"""Pages for people: the refusals of `problems.py` as HTML."""
+
+from urllib.parse import quote
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+
+from gateway.problems import PageRenderer, Row
+
+
+def install_templates(app: web.Application) -> jinja2.Environment:
+    """Give an application our templates; every value is escaped unless a template says otherwise."""
+    return aiohttp_jinja2.setup(
+        app,
+        loader=jinja2.PackageLoader("gateway", "templates"),
+        autoescape=jinja2.select_autoescape(default=True),
+        undefined=jinja2.StrictUndefined,
+    )
+
+
+class Pages:
+    """Renders refusals for browsers."""
+
+    def __init__(self, environment: jinja2.Environment, public_url: str, sign_in_url: str | None) -> None:
+        self._template = environment.get_template("problem.html")
+        self._public_url = public_url.rstrip("/")
+        self._sign_in_url = sign_in_url
+
+    def renderer(self, target: bytes) -> PageRenderer:
+        """Make the renderer for one request.
+
+        Args:
+            target: Validated origin-form target to come back to after signing in; empty when there is none.
+        """
+
+        def render(row: Row, code: str, request_id: str) -> bytes:
+            sign_in = self._sign_in_link(target) if row.status == 401 else None
+            return self._template.render(row=row, code=code, request_id=request_id, sign_in=sign_in).encode()
+
+        return render
+
+    def _sign_in_link(self, target: bytes) -> str | None:
+        if self._sign_in_url is None:
+            return None
+        back = quote(self._public_url + target.decode("latin-1"), safe="")
+        return f"{self._sign_in_url}{'&' if '?' in self._sign_in_url else '?'}redirect_url={back}"

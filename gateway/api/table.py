@@ -1,0 +1,41 @@
+"""Which own endpoints there are, and who may call each."""
+
+from config.model import Route, Settings
+from gateway.answer import Answer, json_answer
+from gateway.api.current_user import CurrentUser
+from gateway.api.endpoints import Call, Endpoint, Endpoints
+from gateway.api.openapi import openapi_document
+from gateway.policy.routes import CompiledRoute, RouteTable
+from provisioning.organizations import Organizations
+from provisioning.users import Users
+
+
+def own_endpoints(settings: Settings, users: Users, organizations: Organizations) -> Endpoints:
+    """Build the table; `api.prefix` goes before every path but `/users/current`."""
+    prefix = settings.api.prefix
+    current_user = CurrentUser(users, organizations)
+    document = openapi_document(prefix)
+
+    async def openapi(call: Call) -> Answer:
+        return json_answer(200, document)
+
+    endpoints = [
+        Endpoint("GET", "/users/current", _rule("/users/current"), current_user.show),
+        Endpoint(
+            "PATCH",
+            f"{prefix}/users/current/settings",
+            _rule("/users/current/settings", scopes=("profile:write",)),
+            current_user.merge_settings,
+        ),
+        Endpoint("GET", f"{prefix}/openapi.json", _rule("/openapi.json", auth="none"), openapi),
+    ]
+    if settings.api.organizations:
+        path = "/organizations/current"
+        endpoints.append(Endpoint("GET", prefix + path, _rule(path), current_user.show_organization))
+    return Endpoints(endpoints)
+
+
+def _rule(name: str, **rule: object) -> CompiledRoute:
+    """Write a rule as the settings would; `name` is also the metric label."""
+    route = Route.model_validate({"path": name, "auth": "required", "upstream": "gateway", **rule})
+    return RouteTable.compile([route]).routes[0]

@@ -1,0 +1,240 @@
+"""Composition root: builds every room from the settings, owns what lives, ends it in the reverse order."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from config.model import Settings
+from config.publishable_key import parse_publishable_key
+from config.values import Address
+from gateway.actors.callers import Callers
+from gateway.api.pages import Pages, install_templates
+from gateway.api.table import own_endpoints
+from gateway.credentials.session_cookie import CookieRules
+from gateway.edge.forwarded import ForwardingTrust
+from gateway.listen.aiohttp_lane import AiohttpLane, LaneServer
+from gateway.listen.refusals import Refusals
+from gateway.pipeline import Pipeline, Rooms
+from gateway.policy.cors import Cors
+from gateway.policy.origins import compile_origins
+from gateway.policy.routes import RouteTable
+from gateway.telemetry.admin import admin_application
+from gateway.telemetry.collectors import Sources, StateCollector
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.pool import Upstream
+from gateway.verify.session import SessionRules
+from gateway.verify.signing_keys import SigningKeys
+from gateway.verify.verifier import Verifier
+from provisioning.arrivals import Arrivals
+from provisioning.clerk_api import ClerkApi
+from provisioning.database.embedded import EmbeddedPostgres
+from provisioning.database.migrate import pending, upgrade
+from provisioning.database.pool import Database
+from provisioning.errors import DatabaseUnavailable, MigrationFailed
+from provisioning.first_sight import FirstSight
+from provisioning.organizations import Organizations
+from provisioning.users import Users
+
+_log = structlog.get_logger()
+_BACKLOG = 4096
+DATABASE_WAIT_S = 30.0
+"""Seconds `serve` waits at its start for a PostgreSQL that does not answer yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gateway that answers.
+
+    Attributes:
+        listen: Where clients connect; the port is the real one also when the settings say 0.
+        admin: Where operators connect.
+    """
+
+    listen: Address
+    admin: Address
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; then finish what is under way, for `drain_grace` at most."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as gateway:
+        _log.info("listening", listen=str(gateway.listen), admin=str(gateway.admin), pid=os.getpid())
+        await stop.wait()
+        _log.info("draining", grace_s=settings.drain_grace)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Run a gateway inside the context.
+
+    Raises:
+        OSError: A port is taken.
+        DatabaseUnavailable: PostgreSQL did not answer within DATABASE_WAIT_S.
+        MigrationFailed: The schema is behind and cannot be, or may not be, migrated.
+    """
+    if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
+        raise RuntimeError("aiohttp was installed without its C parser; install its wheel: the two differ in grammar")
+    async with AsyncExitStack() as stack:
+        public, admin = _bound(stack, settings.listen), _bound(stack, settings.admin.listen)
+        public_url = settings.public_url or f"http://{_address_of(public)}"
+        database = await _open_database(stack, settings)
+        rooms, sources = await _build_rooms(stack, settings, public_url, database)
+        await _start_admin(stack, admin, rooms, sources)
+        await _start_lane(stack, public, rooms, settings, public_url)
+        yield Running(_address_of(public), _address_of(admin))
+
+
+async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
+    """Reach PostgreSQL, or start our own, and bring its schema up to date."""
+    config = settings.database
+    if config.url is not None:
+        url = config.url.get_secret_value()
+        direct_url = config.direct_url.get_secret_value() if config.direct_url is not None else url
+    else:
+        if settings.data_dir is None:
+            raise ValueError("an embedded database needs data_dir")
+        url = direct_url = (await stack.enter_async_context(EmbeddedPostgres(Path(settings.data_dir)))).url
+    await _migrated(direct_url, automatic=config.auto_migrate)
+    database = Database(url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
+    return await stack.enter_async_context(database)
+
+
+async def _migrated(url: str, *, automatic: bool) -> None:
+    until = time.monotonic() + DATABASE_WAIT_S
+    while True:
+        try:
+            if automatic:
+                applied = await upgrade(url)
+                if applied:
+                    _log.info("migrated", revisions=applied)
+            elif missing := await pending(url):
+                raise MigrationFailed(f"the schema lacks {', '.join(missing)}; run `gateway migrate`")
+        except DatabaseUnavailable:
+            if time.monotonic() >= until:
+                raise
+            _log.warning("waiting for the database")
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+async def _build_rooms(
+    stack: AsyncExitStack, settings: Settings, public_url: str, database: Database
+) -> tuple[Rooms, Sources]:
+    clerk = settings.clerk
+    keys = SigningKeys(
+        clerk.jwks_url or "",
+        ttl=clerk.jwks.ttl,
+        cooldown=clerk.jwks.cooldown,
+        stale_ceiling=clerk.jwks.stale_ceiling,
+    )
+    await keys.start()
+    stack.push_async_callback(keys.close)
+    session = await stack.enter_async_context(
+        aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+    )
+    clerk_api = ClerkApi(session, clerk.api_url, clerk.secret_key.get_secret_value() if clerk.secret_key else None)
+    first_sight = FirstSight(database, personal_organizations=settings.provisioning.personal_organizations)
+    arrivals = Arrivals(first_sight, clerk_api)
+    verifier = Verifier(keys, SessionRules.of(clerk), time.time)
+    callers = Callers(verifier, arrivals, settings.cache)
+    key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
+    upstreams = {name: _upstream(name, settings) for name in settings.upstreams}
+    for upstream in upstreams.values():
+        stack.callback(upstream.close)
+    metrics = Metrics()
+    origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
+    rooms = Rooms(
+        hosts=frozenset(settings.hosts),
+        trust=ForwardingTrust(settings.trusted_proxies),
+        endpoints=own_endpoints(settings, Users(database), Organizations(database)),
+        routes=RouteTable.compile(settings.routes),
+        cookie_rules=CookieRules.of(key),
+        callers=callers,
+        cors=Cors(origins),
+        own_origins=compile_origins([public_url, *clerk.authorized_parties]),
+        upstreams=upstreams,
+        metrics=metrics,
+        clock=time.time,
+    )
+    return rooms, Sources(keys, database, arrivals, clerk_api, callers, upstreams)
+
+
+def _upstream(name: str, settings: Settings) -> Upstream:
+    config = settings.upstreams[name]
+    parts = urlsplit(config.url or "")
+    return Upstream(
+        name,
+        parts.hostname or "",
+        parts.port or 80,
+        connect_timeout_s=config.connect_timeout,
+        response_timeout_s=config.response_timeout,
+        idle_timeout_s=config.idle_timeout,
+        max_connections=config.max_connections,
+        queue_timeout_s=config.queue_timeout,
+    )
+
+
+async def _start_admin(stack: AsyncExitStack, listener: socket.socket, rooms: Rooms, sources: Sources) -> None:
+    registry = CollectorRegistry()
+    registry.register(rooms.metrics)
+    registry.register(StateCollector(sources))
+    app = admin_application(registry, {"database": sources.database_answers, "signing_keys": sources.keys_known})
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listener).start()
+
+
+async def _start_lane(
+    stack: AsyncExitStack, listener: socket.socket, rooms: Rooms, settings: Settings, public_url: str
+) -> None:
+    """Listen: the last thing to start, and the first to end, with what is under way finished before."""
+    pages = Pages(install_templates(web.Application()), public_url, settings.clerk.sign_in_url)
+    refusals = Refusals(rooms.cors, pages)
+    lane = AiohttpLane(Pipeline(rooms), refusals, settings.limits, "http")
+    connections = LaneServer(lane, settings.limits)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(connections, sock=listener, backlog=_BACKLOG)
+
+    async def drain() -> None:
+        server.close()
+        await asyncio.sleep(0)  # let what was accepted a moment ago begin
+        connections.pre_shutdown()
+        await connections.shutdown(settings.drain_grace)
+
+    stack.push_async_callback(drain)
+
+
+def _bound(stack: AsyncExitStack, address: Address) -> socket.socket:
+    """Bind now, so that a taken port is told before anything else starts; listening comes last."""
+    family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    stack.callback(listener.close)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(place)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _address_of(listener: socket.socket) -> Address:
+    host, port = listener.getsockname()[:2]
+    return Address(host, port)

@@ -1,0 +1,177 @@
+"""What arrived, judged once: the first step of the pipeline. Pure."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.edge.fields import Field, JudgedFields, Slot, connection_options, judge_fields
+from gateway.edge.forwarded import ClientView, Forwarded, ForwardingTrust
+from gateway.edge.host import Host, parse_host
+from gateway.edge.target import Target, parse_target
+from gateway.errors import (
+    CodingUnsupported,
+    ExpectationFailed,
+    HostInvalid,
+    MethodRefused,
+    RequestMalformed,
+    VersionUnsupported,
+)
+
+_TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+
+@dataclass(slots=True)  # not frozen: one per request on the hot path
+class Incoming:
+    """One request as a lane read it.
+
+    Attributes:
+        method: As sent.
+        target: Request target, byte for byte.
+        fields: Field lines in order, values without surrounding blanks.
+        http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
+        peer: IP address of the connection, empty on a unix socket.
+        scheme: `http` or `https`, of the listener.
+        request_id: Ours; a trusted proxy's takes its place during arrival.
+    """
+
+    method: str
+    target: bytes
+    fields: Sequence[Field]
+    peer: str
+    scheme: str
+    request_id: str
+    http10: bool = False
+    version_known: bool = True
+
+
+@dataclass(slots=True)  # not frozen: one per request on the hot path
+class Arrived:
+    """A request whose every part was judged.
+
+    Attributes:
+        content_length: Bytes of the body, None when chunked or absent.
+        chunked: The body comes in chunks.
+        keep_alive: The client wants to keep the connection, and its framing leaves no doubt.
+        upgrade: The Upgrade field of a request that asks to switch protocols, else None.
+        continue_wanted: The client waits for 100 before it sends the body.
+    """
+
+    incoming: Incoming
+    fields: JudgedFields
+    target: Target
+    host: Host
+    view: ClientView
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    upgrade: bytes | None
+    continue_wanted: bool
+
+    @property
+    def has_body(self) -> bool:
+        """A body follows the head, possibly an empty chunked one."""
+        return self.chunked or bool(self.content_length)
+
+    @property
+    def wants_html(self) -> bool:
+        """A browser's navigation: it lists text/html itself; API clients send `*/*` or JSON."""
+        return any(b"text/html" in value.lower() for value in self.fields.all(Slot.ACCEPT))
+
+
+def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
+    """Judge a request head.
+
+    Raises:
+        RequestMalformed: And its kin in `errors.py`: the first part that cannot stand.
+    """
+    if not incoming.version_known:
+        raise VersionUnsupported
+    if incoming.method in ("TRACE", "CONNECT"):
+        raise MethodRefused
+    fields = judge_fields(incoming.fields)
+    host_value = fields.get(Slot.HOST)
+    if host_value is None:
+        raise HostInvalid("host_missing")
+    host = parse_host(host_value)
+    view = trust.read(incoming.peer, incoming.scheme, host, _forwarded(fields))
+    if view.request_id is not None:
+        incoming.request_id = view.request_id
+    target = parse_target(incoming.target)
+    content_length, chunked = _framing(fields, incoming)
+    options = connection_options(fields)
+    keep_alive = not chunked and (b"keep-alive" in options if incoming.http10 else b"close" not in options)
+    upgrade = fields.get(Slot.UPGRADE) if b"upgrade" in options else None
+    return Arrived(incoming, fields, target, host, view, content_length, chunked, keep_alive, upgrade, _expects(fields))
+
+
+_NOTHING_FORWARDED = Forwarded()
+
+
+def _forwarded(fields: JudgedFields) -> Forwarded:
+    lifted = fields.lifted
+    if not any(slot in lifted for slot in _FORWARDING):
+        return _NOTHING_FORWARDED
+    return Forwarded(
+        for_=tuple(fields.all(Slot.FORWARDED_FOR)),
+        proto=fields.once(Slot.FORWARDED_PROTO),
+        host=fields.once(Slot.FORWARDED_HOST),
+        port=fields.once(Slot.FORWARDED_PORT),
+        request_id=fields.once(Slot.REQUEST_ID),
+    )
+
+
+_FORWARDING = (
+    Slot.FORWARDED_FOR,
+    Slot.FORWARDED_PROTO,
+    Slot.FORWARDED_HOST,
+    Slot.FORWARDED_PORT,
+    Slot.REQUEST_ID,
+)
+
+
+def _framing(fields: JudgedFields, incoming: Incoming) -> tuple[int | None, bool]:
+    """Content-Length or chunks, never both, never a coding we would have to undo (RFC 9112 §6.1–6.3)."""
+    length, coding = fields.get(Slot.CONTENT_LENGTH), fields.get(Slot.TRANSFER_ENCODING)
+    if coding is not None:
+        if length is not None or incoming.http10:
+            raise RequestMalformed("framing_conflict")
+        if coding.lower() != b"chunked":
+            raise CodingUnsupported
+        return None, True
+    if length is None:
+        return None, False
+    if _LENGTH.fullmatch(length) is None:
+        raise RequestMalformed("content_length_invalid")
+    return int(length), False
+
+
+def _expects(fields: JudgedFields) -> bool:
+    expect = fields.get(Slot.EXPECT)
+    if expect is None:
+        return False
+    if expect.lower() != b"100-continue":
+        raise ExpectationFailed
+    return True
+
+
+def new_request_id() -> str:
+    """32 hex digits, unique; not a secret."""
+    return os.urandom(16).hex()
+
+
+def trace_lines(fields: JudgedFields) -> bytes:
+    """The W3C trace context that goes up (Trace Context §3.2): the caller's trace with a span of ours, or a new trace.
+
+    Returns:
+        A `traceparent` line and, when it belongs to it, the caller's `tracestate`, each with its CRLF.
+    """
+    given = fields.once(Slot.TRACEPARENT)
+    span = os.urandom(8).hex().encode("ascii")
+    match = _TRACEPARENT.fullmatch(given) if given is not None else None
+    if match is None:
+        return b"traceparent: 00-%b-%b-00\r\n" % (os.urandom(16).hex().encode("ascii"), span)
+    state = fields.once(Slot.TRACESTATE)
+    kept = b"tracestate: %b\r\n" % state if state else b""
+    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], span, match[2], kept)

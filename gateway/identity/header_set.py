@@ -1,0 +1,50 @@
+"""The identity header set as a block of field lines, built once per Actor and written as it stands.
+
+Values are ASCII: anything else is percent-encoded as UTF-8 (RFC 3986 §2.1), so that no name, slug or permission can
+break a line; a value over its cap is left empty rather than cut (an upstream must not read half a list).
+"""
+
+from urllib.parse import quote
+
+from gateway.actors.actor import Actor
+from gateway.edge.fields import IDENTITY_NAMES
+
+VALUE_CAP = 8192
+"""Bytes of one value; permissions of a large organization stay far below."""
+
+# Everything printable but `%` passes as it is, so that decoding is never ambiguous.
+_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
+
+
+def field_value(text: str) -> bytes:
+    """Encode one value for a field line: printable ASCII, at most VALUE_CAP bytes, else empty."""
+    plain = text.isascii() and text.isprintable() and "%" not in text
+    encoded = text.encode("ascii") if plain else quote(text, safe=_SAFE).encode("ascii")
+    return encoded.strip(b" ") if len(encoded) <= VALUE_CAP else b""
+
+
+def _block(values: dict[bytes, str]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name, field_value(values.get(name, ""))) for name in IDENTITY_NAMES)
+
+
+def identity_block(actor: Actor) -> bytes:
+    """The whole set for one Actor, CRLF after each line; unknown values are empty."""
+    principal = actor.principal
+    scopes = "*" if principal.scopes is None else " ".join(principal.scopes)
+    return _block(
+        {
+            b"X-Actor-Id": actor.user_id,
+            b"X-Actor-Role": actor.role,
+            b"X-Actor-Auth": principal.kind,
+            b"X-Actor-Scopes": scopes,
+            b"X-Actor-Session-Id": principal.session_id or "",
+            b"X-Actor-Impersonator-Id": principal.impersonator.subject if principal.impersonator else "",
+            b"X-Organization-Id": actor.organization_id,
+            b"X-Organization-Role": actor.organization_role,
+            b"X-Organization-Permissions": " ".join(actor.organization_permissions),
+        }
+    )
+
+
+ANONYMOUS_BLOCK = _block({})
+"""The whole set with every value empty: what routes without a caller send."""

@@ -1,0 +1,1 @@
+"""Sockets in, plain values out: the lanes that clients connect to."""

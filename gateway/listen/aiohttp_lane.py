@@ -1,0 +1,294 @@
+"""The aiohttp lane: own endpoints, and every request another lane does not want.
+
+aiohttp's C parser reads requests and bodies; what it leaves to us is judged by the pipeline. Answers are written as
+bytes on the connection's transport, so that both lanes answer alike.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from config.model import Limits
+from gateway.answer import Answer
+from gateway.api.endpoints import Call
+from gateway.edge.arrival import Arrived, Incoming, new_request_id
+from gateway.errors import ContentTooLarge, HeadTooLarge, RequestMalformed
+from gateway.listen.refusals import Refusals
+from gateway.listen.relay import Relay
+from gateway.pipeline import Departure, Passage, Pipeline, Way
+from gateway.telemetry.metrics import NO_ROUTE
+from gateway.upstream.exchange import Exchange
+
+LINGER_S = 1.0
+"""Seconds an answered request's unread body is still read, so that the close does not destroy our answer."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class _Written(web.StreamResponse):
+    """Tells aiohttp that the answer went out by our own hand, and whether the connection lives on."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._lives_on = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        """What aiohttp asks for after the answer."""
+        return self._lives_on
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing left to write."""
+
+    async def write_eof(self, data: Any = b"") -> None:
+        """Nothing left to write."""
+
+
+class _Wake:
+    """Lets callbacks of an exchange wake the one coroutine that watches it."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        await self._future
+        self._future = self._loop.create_future()
+
+
+class AiohttpLane:
+    """Takes aiohttp's requests along the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, refusals: Refusals, limits: Limits, scheme: str) -> None:
+        self._pipeline = pipeline
+        self._refusals = refusals
+        self._limits = limits
+        self._scheme = scheme
+        self._metrics = pipeline.rooms.metrics
+        self._kept = _Written(keep_alive=True)
+        self._closed = _Written(keep_alive=False)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; everything that can go wrong becomes an answer or a cut connection here."""
+        started = time.perf_counter()
+        incoming = _incoming(request, self._scheme)
+        arrived: Arrived | None = None
+        way: Way | None = None
+        try:
+            self._check_size(incoming)
+            arrived = self._pipeline.arrive(incoming)
+            way = self._pipeline.direct(arrived)
+            status, keep_alive = await self._answer(request, way)
+        except (asyncio.CancelledError, ConnectionError):
+            raise  # the client is gone; aiohttp cleans up
+        except Exception as error:  # noqa: BLE001 - the outer edge: nothing may escape unanswered
+            answer = self._refusals.answer(error, incoming, arrived, way)
+            status, keep_alive = answer.status, self._write(request, answer, incoming, arrived)
+        label = way.rule.name if way is not None else NO_ROUTE
+        self._metrics.answered(label, incoming.method, status, time.perf_counter() - started)
+        return self._kept if keep_alive else self._closed
+
+    def refuse_unread(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
+        """Answer bytes that are no request; what the parser said of them stays with us (L01)."""
+        incoming = Incoming("", b"", (), _peer(request), self._scheme, new_request_id())
+        too_large = isinstance(error, LineTooLong) or "Too many headers" in str(error)
+        refusal = HeadTooLarge() if too_large else RequestMalformed("grammar")
+        answer = self._refusals.answer(refusal, incoming, None, None)
+        self._write(request, answer, incoming, None)
+        self._metrics.answered(NO_ROUTE, "", answer.status, 0.0)
+        return self._closed
+
+    async def _answer(self, request: web.BaseRequest, way: Way) -> tuple[int, bool]:
+        arrived = way.arrived
+        if way.preflight is not None:
+            return way.preflight.status, self._write(request, way.preflight, arrived.incoming, arrived)
+        passage = self._pipeline.known(way) or await self._pipeline.resolve(way)
+        if way.endpoint is not None:
+            answer = await self._own(request, way, passage)
+            return answer.status, self._write(request, answer, arrived.incoming, arrived)
+        return await self._forward(request, way, self._pipeline.depart(way, passage))
+
+    async def _own(self, request: web.BaseRequest, way: Way, passage: Passage) -> Answer:
+        async def read_body(cap: int) -> bytes:
+            if (way.arrived.content_length or 0) > cap:
+                raise ContentTooLarge
+            self._invite_body(request, way)
+            body = bytearray()
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > cap:
+                    raise ContentTooLarge
+            return bytes(body)
+
+        if way.endpoint is None:  # pragma: no cover - the caller looked
+            raise RuntimeError("not an own endpoint")
+        answer = await way.endpoint.handler(Call(way.arrived, passage.caller, read_body))
+        return self._refusals.with_cors(answer, way.arrived)
+
+    async def _forward(self, request: web.BaseRequest, way: Way, departure: Departure) -> tuple[int, bool]:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        started = time.perf_counter()
+        arrived, content = way.arrived, request.content
+        body_at_hand = arrived.has_body and content.is_eof() and not arrived.chunked
+        if body_at_hand:
+            departure.request.head += content.read_nowait()
+            departure.request.body_follows = False
+        wake = _Wake()
+        streams = departure.request.body_follows
+        relay = Relay(
+            transport,
+            http10=arrived.incoming.http10,
+            keep_alive=arrived.keep_alive and not streams,
+            cors=departure.cors,
+            changed=wake.set,
+        )
+        exchange = Exchange(departure.upstream, departure.request, relay)
+        pump: asyncio.Task[None] | None = None
+        try:
+            exchange.start()
+            if streams:
+                pump = asyncio.create_task(self._pump(request, way, exchange, relay))
+            while not relay.finished:
+                await wake.wait()
+                if relay.congested and not relay.finished:
+                    exchange.pause()
+                    await request.writer.drain()
+                    exchange.resume()
+        finally:
+            exchange.abort()
+            if pump is not None:
+                pump.cancel()
+        self._metrics.upstream_durations.observe(departure.upstream.name, time.perf_counter() - started)
+        return relay.status, self._concluded(relay, departure, transport, arrived)
+
+    def _concluded(self, relay: Relay, departure: Departure, transport: asyncio.Transport, arrived: Arrived) -> bool:
+        """Raise what can still be told, cut what cannot; True when the connection lives on."""
+        if relay.error is None:
+            return relay.keep_alive
+        self._metrics.upstream_failed(departure.upstream.name, relay.error.reason)
+        if not relay.started:
+            raise relay.error
+        # The head is out: only a connection that ends too early tells the truth. Where the end of the connection
+        # is the end of the body (HTTP/1.0), it has to be a reset.
+        if arrived.incoming.http10:
+            transport.abort()
+        return False
+
+    async def _pump(self, request: web.BaseRequest, way: Way, exchange: Exchange, relay: Relay) -> None:
+        """Send the request's body as it arrives, as fast as the upstream takes it."""
+        if not await exchange.connected():
+            return
+        self._invite_body(request, way)
+        try:
+            async for piece in request.content.iter_any():
+                framed = b"%x\r\n%b\r\n" % (len(piece), piece) if way.arrived.chunked else piece
+                if not await exchange.send(framed):
+                    return
+        except (web.RequestPayloadError, ValueError):
+            exchange.abort()
+            relay.failed(RequestMalformed("body_grammar"))
+            return
+        except ConnectionError:
+            return  # the client is gone; its handler is being cancelled
+        if way.arrived.chunked:
+            await exchange.send(b"0\r\n\r\n")
+        exchange.sent()
+        relay.keep_alive = way.arrived.keep_alive
+
+    def _invite_body(self, request: web.BaseRequest, way: Way) -> None:
+        """Say 100 now that the credential passed, to a client that waits for it (RFC 9110 §10.1.1)."""
+        if way.arrived.continue_wanted and request.transport is not None and not request.content.is_eof():
+            request.transport.write(_CONTINUE)
+
+    def _check_size(self, incoming: Incoming) -> None:
+        size = len(incoming.target) + sum(len(name) + len(value) + 4 for name, value in incoming.fields)
+        if size > self._limits.head_bytes or len(incoming.fields) > self._limits.head_fields:
+            raise HeadTooLarge
+
+    def _write(self, request: web.BaseRequest, answer: Answer, incoming: Incoming, arrived: Arrived | None) -> bool:
+        """Write an answer of our own; True when the connection lives on."""
+        transport = request.transport
+        if transport is None:
+            return False
+        read = request.content.is_eof()
+        keep_alive = not answer.close and arrived is not None and arrived.keep_alive and read
+        transport.write(
+            answer.serialise(
+                date=self._refusals.date(),
+                is_head=incoming.method == "HEAD",
+                close=not keep_alive,
+                http10=incoming.http10,
+            )
+        )
+        return keep_alive
+
+
+def _incoming(request: web.BaseRequest, scheme: str) -> Incoming:
+    version = request.version
+    return Incoming(
+        request.method,
+        request.raw_path.encode("utf-8", "surrogateescape"),
+        request.raw_headers,
+        _peer(request),
+        scheme,
+        new_request_id(),
+        http10=version == (1, 0),
+        version_known=version in ((1, 0), (1, 1)),
+    )
+
+
+def _peer(request: web.BaseRequest) -> str:
+    peername = request.protocol.peername
+    return peername[0] if isinstance(peername, tuple) else ""
+
+
+class LaneServer(web.Server):
+    """aiohttp's low-level server with connections of our own making."""
+
+    def __init__(self, lane: AiohttpLane, limits: Limits) -> None:
+        super().__init__(
+            lane.handle,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=limits.keepalive,
+            lingering_time=LINGER_S,
+            max_line_size=limits.head_bytes,
+            max_field_size=limits.head_bytes,
+            max_headers=limits.head_fields,
+        )
+        self._lane = lane
+
+    def __call__(self) -> web.RequestHandler:
+        """Make the protocol of one accepted connection."""
+        return _Connection(self, self._lane, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._lane = lane
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed; `message` holds the attacker's bytes and is not used."""
+        return self._lane.refuse_unread(request, exc)

@@ -1,0 +1,120 @@
+"""The upstream's answer, written to the client's transport with framing of our own.
+
+Both lanes use it. It holds back what one read from the upstream yields and writes it once, so that a small answer
+is one write; nothing is ever held beyond that read.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.errors import GatewayError
+from gateway.upstream.answer import AnswerHead, Framing
+
+HIGH_WATER = 128 * 1024
+"""Bytes waiting in the client's transport before the upstream is paused."""
+
+
+class Relay:
+    """Sink of one exchange (`upstream.answer.AnswerSink`).
+
+    Attributes:
+        status: Of the answer, 0 until its head came.
+        keep_alive: Whether the client's connection may carry another request afterwards.
+        error: What broke the exchange, None when it is complete or under way.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_chunked",
+        "_cors",
+        "_http10",
+        "_out",
+        "_transport",
+        "error",
+        "finished",
+        "keep_alive",
+        "started",
+        "status",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        *,
+        http10: bool,
+        keep_alive: bool,
+        cors: bytes,
+        changed: Callable[[], None],
+    ) -> None:
+        """Prepare the way back.
+
+        Args:
+            transport: The client's.
+            http10: The client speaks HTTP/1.0 and knows no chunks.
+            keep_alive: The client wants, and we allow, another request on this connection.
+            cors: Field lines to add when the upstream sent no CORS of its own, each with its CRLF.
+            changed: Called when the exchange ends and when the client is too slow.
+        """
+        self._transport = transport
+        self._http10 = http10
+        self._cors = cors
+        self._changed = changed
+        self._chunked = False
+        self._out: list[bytes] = []
+        self.keep_alive = keep_alive
+        self.started = self.finished = False
+        self.status = 0
+        self.error: GatewayError | None = None
+
+    @property
+    def congested(self) -> bool:
+        """The client reads more slowly than the upstream writes."""
+        return self._transport.get_write_buffer_size() > HIGH_WATER
+
+    def head(self, head: AnswerHead) -> None:
+        """Write status line and fields; choose the framing the client understands."""
+        self.status = head.status
+        self.started = True
+        lines = head.lines
+        if head.framing in (Framing.CHUNKED, Framing.UNTIL_CLOSE):
+            if self._http10:
+                self.keep_alive = False
+            else:
+                self._chunked = True
+                lines.append(b"Transfer-Encoding: chunked")
+        if not self.keep_alive:
+            lines.append(b"Connection: close")
+        elif self._http10:
+            lines.append(b"Connection: keep-alive")
+        cors = b"" if head.has_cors else self._cors
+        lines.append(cors)  # CRLF-terminated lines, or nothing: either way the blank line follows
+        self._out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"\r\n".join(lines)))
+
+    def body(self, data: bytes) -> None:
+        """Frame a piece of the body."""
+        self._out.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        """Close the body's framing; trailers are dropped."""
+        if self._chunked:
+            self._out.append(b"0\r\n\r\n")
+
+    def flush(self) -> None:
+        """Write what this read from the upstream gave."""
+        if self._out:
+            self._transport.write(b"".join(self._out))
+            self._out.clear()
+            if self.congested:
+                self._changed()
+
+    def done(self) -> None:
+        """The exchange is complete."""
+        self.finished = True
+        self._changed()
+
+    def failed(self, error: GatewayError) -> None:
+        """The exchange broke; after the head only cutting the connection tells the client the truth."""
+        self.flush()
+        self.error = error
+        self.finished = True
+        self._changed()

@@ -1,0 +1,356 @@
+"""The whole way of a request, in plain values: start reading here.
+
+    arrive    judge what came: fields, host, target, framing                                      pure
+    direct    find the own endpoint or the route, and what was presented                          pure
+    known     answer from the near cache, without waiting; None on any miss
+    resolve   the same with waiting: verify, find or create the person
+    depart    build the head the upstream receives                                                pure
+
+Both lanes share all of it. Everything refused is raised (`errors.py`); `problems.py` says how HTTP tells it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.actors.callers import Caller, Callers
+from gateway.answer import Answer
+from gateway.api.endpoints import Endpoint, Endpoints
+from gateway.credentials.cookies import without_clerk
+from gateway.credentials.find import api_key_is_ours, authorization_is_ours, find_credentials
+from gateway.credentials.kinds import Carrier, Credential
+from gateway.credentials.session_cookie import CookieRules
+from gateway.edge.arrival import Arrived, Incoming, arrive, trace_lines
+from gateway.edge.fields import Slot
+from gateway.edge.forwarded import ForwardingTrust
+from gateway.errors import (
+    CredentialConflict,
+    CredentialMissing,
+    CredentialRejected,
+    GatewayError,
+    HostUnknown,
+    PolicyDenied,
+    RouteUnknown,
+    TargetInvalid,
+    UpgradeUnsupported,
+    VerifierUnavailable,
+)
+from gateway.identity.header_set import ANONYMOUS_BLOCK
+from gateway.policy.cors import Cors
+from gateway.policy.cross_site import check_cross_site
+from gateway.policy.decision import decide
+from gateway.policy.routes import Auth, CompiledRoute, RouteTable
+from gateway.telemetry.metrics import Metrics
+from gateway.upstream.exchange import OutgoingRequest
+from gateway.upstream.pool import Upstream
+
+_REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the pipeline walks through; built once by `app.py`.
+
+    Attributes:
+        hosts: Host names served; empty serves any.
+        own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
+        clock: Unix seconds.
+    """
+
+    hosts: frozenset[str]
+    trust: ForwardingTrust
+    endpoints: Endpoints
+    routes: RouteTable
+    cookie_rules: CookieRules
+    callers: Callers
+    cors: Cors
+    own_origins: frozenset[bytes]
+    upstreams: Mapping[str, Upstream]
+    metrics: Metrics
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True)  # not frozen: one per request on the hot path
+class Way:
+    """A judged request and where it leads.
+
+    Attributes:
+        rule: The route, or the rule of the own endpoint: who may pass.
+        endpoint: None for a proxied request.
+        preflight: The answer, when the gateway answers this preflight itself.
+        asks_only: A preflight for the upstream to answer: passes as nobody, whatever the rule.
+        credentials: What was presented of our kinds, the one that counts first; empty for anonymous.
+    """
+
+    arrived: Arrived
+    rule: CompiledRoute
+    endpoint: Endpoint | None = None
+    preflight: Answer | None = None
+    asks_only: bool = False
+    credentials: tuple[Credential, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Policy let the request pass; `caller` is None for an anonymous one."""
+
+    caller: Caller | None
+
+
+@dataclass(slots=True)  # not frozen: one per request on the hot path
+class Departure:
+    """What to send where; `cors` are field lines for the answer, in case the upstream sends none of its own."""
+
+    upstream: Upstream
+    request: OutgoingRequest
+    cors: bytes
+
+
+_ANONYMOUS = Passage(None)
+
+
+class Pipeline:
+    """The way through the rooms."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+
+    def arrive(self, incoming: Incoming) -> Arrived:
+        """Judge the request's head.
+
+        Raises:
+            RequestMalformed: And its kin: a part that cannot stand.
+            HostUnknown: A host that is not served here.
+        """
+        arrived = arrive(incoming, self.rooms.trust)
+        if self.rooms.hosts and arrived.host.name not in self.rooms.hosts:
+            raise HostUnknown
+        return arrived
+
+    def direct(self, arrived: Arrived) -> Way:
+        """Find where the request leads and what was presented; nobody is asked yet.
+
+        Raises:
+            RouteUnknown: Nowhere.
+            TargetInvalid: Somewhere else once decoded.
+            MethodRefused: To an own endpoint without this method.
+            CredentialMissing: Nothing of our kinds, where something is demanded.
+            CredentialMalformed: A credential field that cannot be read.
+        """
+        requested = arrived.fields.get(Slot.REQUESTED_METHOD) if arrived.incoming.method == "OPTIONS" else None
+        if requested is not None:
+            return self._direct_preflight(arrived, requested)
+        way = self._direct(arrived)
+        if way.rule.auth is not Auth.NONE:
+            way.credentials = self._presented(way)
+        return way
+
+    def known(self, way: Way) -> Passage | None:
+        """Let the request pass from memory alone; None when somebody must be asked.
+
+        Raises:
+            PolicyDenied: Known, and may not.
+        """
+        credentials = way.credentials
+        if not credentials:
+            return self._pass(way, None)
+        caller = self.rooms.callers.known(credentials[0])
+        if caller is None:
+            return None
+        for lesser in credentials[1:]:
+            other = self.rooms.callers.known(lesser)
+            if other is None:
+                return None
+            _check_same_person(caller, other)
+        return self._pass(way, caller)
+
+    async def resolve(self, way: Way) -> Passage:
+        """Let the request pass after asking whoever must be asked.
+
+        Raises:
+            CredentialRejected: Checked and bad.
+            CredentialConflict: Two good ones of different people.
+            VerifierUnavailable: Keys or records cannot be asked now.
+            PolicyDenied: Known, and may not; ActorUnknown likewise.
+        """
+        credentials = way.credentials
+        if not credentials:
+            return self._pass(way, None)
+        try:
+            caller = await self.rooms.callers.resolve(credentials[0], way.rule)
+            for lesser in credentials[1:]:
+                try:
+                    other = await self.rooms.callers.resolve(lesser, way.rule)
+                except (CredentialRejected, VerifierUnavailable):
+                    continue  # a lesser one that is stale or invalid is ignored
+                _check_same_person(caller, other)
+        except GatewayError as error:
+            outcome = "unavailable" if isinstance(error, VerifierUnavailable) else "denied"
+            self.rooms.metrics.decided(credentials[0].kind, outcome, error.reason)
+            raise
+        return self._pass(way, caller)
+
+    def depart(self, way: Way, passage: Passage) -> Departure:
+        """Build what the upstream receives; the only identity in it is ours.
+
+        Raises:
+            UpgradeUnsupported: A websocket handshake.
+        """
+        arrived, rule = way.arrived, way.rule
+        incoming, view = arrived.incoming, arrived.view
+        if arrived.upgrade is not None and b"websocket" in arrived.upgrade.lower():
+            raise UpgradeUnsupported
+        lines = arrived.fields.lines
+        _keep_credentials(lines, way)
+        if arrived.chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif arrived.content_length is not None:
+            lines.append(b"Content-Length: %d" % arrived.content_length)
+        lines.append(
+            b"%bX-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+            b"X-Forwarded-Port: %d\r\n%b\r\n"
+            % (
+                passage.caller.identity if passage.caller is not None else ANONYMOUS_BLOCK,
+                incoming.request_id.encode("ascii"),
+                view.address.encode("ascii"),
+                view.scheme.encode("ascii"),
+                view.host,
+                view.port,
+                trace_lines(arrived.fields),
+            )
+        )
+        head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (
+            incoming.method.encode("ascii"),
+            _target_for(arrived.target.raw, rule.strip_prefix),
+            arrived.host.raw,
+            b"\r\n".join(lines),
+        )
+        request = OutgoingRequest(
+            head,
+            is_head=incoming.method == "HEAD",
+            replayable=incoming.method in _REPLAYABLE and not arrived.has_body,
+            body_follows=arrived.has_body,
+        )
+        return Departure(self.rooms.upstreams[rule.upstream], request, self._cors_lines(way))
+
+    def _direct(self, arrived: Arrived) -> Way:
+        """Own endpoints first, then the first route that matches; nothing else is open."""
+        rooms, method, target = self.rooms, arrived.incoming.method, arrived.target
+        endpoint = rooms.endpoints.find(method, target.path)
+        if endpoint is not None:
+            return Way(arrived, endpoint.rule, endpoint)
+        if "%" in target.path and target.decoded_path in rooms.endpoints:
+            raise TargetInvalid("path_ambiguous")
+        route = rooms.routes.find(method, arrived.host.name, target)
+        if route is None:
+            raise RouteUnknown
+        return Way(arrived, route)
+
+    def _direct_preflight(self, arrived: Arrived, requested: bytes) -> Way:
+        """A browser asks before it sends; it brings no credential, and gets none of anybody's identity."""
+        rooms, target = self.rooms, arrived.target
+        rule = rooms.endpoints.rule_of(target.path)
+        if rule is None:
+            rule = rooms.routes.find(requested.decode("latin-1"), arrived.host.name, target)
+            if rule is None:
+                raise RouteUnknown
+            if rule.cors_upstream:
+                return Way(arrived, rule, asks_only=True)
+        return Way(arrived, rule, preflight=self._preflight(arrived, requested))
+
+    def _preflight(self, arrived: Arrived, requested: bytes) -> Answer:
+        fields = self.rooms.cors.preflight(
+            arrived.fields.get(Slot.ORIGIN), requested, arrived.fields.all(Slot.REQUESTED_HEADERS)
+        )
+        if fields is None:
+            raise PolicyDenied("origin_not_allowed")
+        return Answer(204, fields)
+
+    def _presented(self, way: Way) -> tuple[Credential, ...]:
+        fields, rule = way.arrived.fields, way.rule
+        found = find_credentials(
+            fields.get(Slot.AUTHORIZATION),
+            fields.get(Slot.API_KEY),
+            fields.all(Slot.COOKIE),
+            self.rooms.cookie_rules,
+            self.rooms.clock(),
+        )
+        if not found:
+            if rule.auth is Auth.REQUIRED:
+                self.rooms.metrics.decided("none", "denied", "credential_missing")
+                raise CredentialMissing
+            return ()
+        if found[0].kind not in rule.accepts:
+            self.rooms.metrics.decided(found[0].kind, "denied", "kind_not_accepted")
+            raise CredentialRejected("kind_not_accepted")
+        return tuple(credential for credential in found if credential.kind in rule.accepts)
+
+    def _pass(self, way: Way, caller: Caller | None) -> Passage:
+        """Judge policy; every request comes through here, cached or not."""
+        metrics, rule = self.rooms.metrics, way.rule
+        if caller is None:
+            if not way.asks_only:
+                decide(None, rule)
+            metrics.decided("none", "anonymous", "ok")
+            return _ANONYMOUS
+        kind = caller.actor.principal.kind
+        try:
+            if way.credentials[0].carrier is Carrier.COOKIE and not rule.cross_site_allowed:
+                self._check_origin(way.arrived)
+            if not rule.demands_nothing or caller.actor.principal.pending:
+                decide(caller.actor, rule)
+        except GatewayError as error:
+            metrics.decided(kind, "denied", error.reason)
+            raise
+        metrics.decided(kind, "allowed", "ok")
+        return Passage(caller)
+
+    def _check_origin(self, arrived: Arrived) -> None:
+        fields = arrived.fields
+        check_cross_site(
+            arrived.incoming.method,
+            arrived.upgrade is not None,
+            fields.get(Slot.ORIGIN),
+            fields.get(Slot.SEC_FETCH_SITE),
+            self.rooms.own_origins,
+        )
+
+    def _cors_lines(self, way: Way) -> bytes:
+        origin = way.arrived.fields.get(Slot.ORIGIN)
+        if origin is None or way.rule.cors_upstream:
+            return b""
+        fields = self.rooms.cors.fields(origin)
+        return b"".join(b"%b: %b\r\n" % field for field in fields) if fields is not None else b""
+
+
+def _check_same_person(caller: Caller, other: Caller) -> None:
+    one, two = caller.actor.principal, other.actor.principal
+    if (one.issuer, one.subject) != (two.issuer, two.subject):
+        raise CredentialConflict
+
+
+def _keep_credentials(lines: list[bytes], way: Way) -> None:
+    """Let pass what is the application's; credentials of our kinds stay here unless the route forwards them."""
+    fields, rule = way.arrived.fields, way.rule
+    authorization = fields.get(Slot.AUTHORIZATION)
+    if authorization is not None and (
+        rule.forward_credentials or (rule.auth is not Auth.REQUIRED and not authorization_is_ours(authorization))
+    ):
+        lines.append(b"Authorization: " + authorization)
+    api_key = fields.get(Slot.API_KEY)
+    if api_key is not None and (rule.forward_credentials or not api_key_is_ours(api_key)):
+        lines.append(b"X-API-Key: " + api_key)
+    cookies = fields.all(Slot.COOKIE)
+    if cookies:
+        cookie = b"; ".join(cookies) if rule.forward_credentials else without_clerk(cookies)
+        if cookie:
+            lines.append(b"Cookie: " + cookie)
+
+
+def _target_for(raw: bytes, strip_prefix: str | None) -> bytes:
+    """The target as received, without the route's prefix; never empty, always starting with a slash."""
+    if strip_prefix is None or not raw.startswith(prefix := strip_prefix.rstrip("/").encode("ascii")):
+        return raw
+    rest = raw[len(prefix) :]
+    if rest.startswith(b"/"):
+        return rest
+    return b"/" + rest if not rest or rest.startswith(b"?") else raw

@@ -1,0 +1,100 @@
+"""State read when /metrics asks: keys, caches, pools, provisioning."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from platform import python_version
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.actors.callers import Callers
+from gateway.telemetry.metrics import gauge
+from gateway.upstream.pool import Upstream
+from gateway.verify.signing_keys import SigningKeys
+from provisioning.arrivals import DURATION_BOUNDS_S, Arrivals
+from provisioning.clerk_api import ClerkApi
+from provisioning.database.pool import Database
+from provisioning.errors import DatabaseUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What state is read from."""
+
+    keys: SigningKeys
+    database: Database
+    arrivals: Arrivals
+    clerk_api: ClerkApi
+    callers: Callers
+    upstreams: Mapping[str, Upstream]
+
+    async def database_answers(self) -> bool:
+        """Ask PostgreSQL for a sign of life."""
+        try:
+            async with self.database.connection() as connection:
+                await connection.fetchval("SELECT 1")
+        except DatabaseUnavailable:
+            return False
+        return True
+
+    async def keys_known(self) -> bool:
+        """Tell whether a session token could be verified now."""
+        return self.keys.ready
+
+
+class StateCollector(Collector):
+    """Renders the state of everything that is counted elsewhere."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """Read every source once (prometheus_client's Collector)."""
+        sources = self._sources
+        labels = {"version": __version__, "python": python_version()}
+        yield gauge("gateway_build_info", "What runs.", list(labels), [(list(labels.values()), 1)])
+        yield _counter("gateway_jwks_fetches", "Fetches of signing keys.", "result", sources.keys.fetches)
+        age = sources.keys.age_s()
+        yield gauge("gateway_jwks_age_seconds", "Since signing keys were fetched.", [], [([], age)])
+        yield _counter("gateway_caller_cache_requests", "Look-ups in the near cache.", "result", sources.callers.counts)
+        yield _counter("gateway_database_failures", "Failed uses of PostgreSQL.", "reason", sources.database.failures)
+        yield _counter("gateway_clerk_api_requests", "Backend API requests.", "outcome", sources.clerk_api.outcomes)
+        arrivals = sources.arrivals
+        yield CounterMetricFamily("gateway_provisioned_users", "Users created.", value=arrivals.provisioned_users)
+        yield CounterMetricFamily(
+            "gateway_provisioning_failures", "Provisionings that failed.", value=arrivals.failures
+        )
+        yield _provisioning_durations(arrivals)
+        yield gauge(
+            "gateway_upstream_connections",
+            "Connections to upstreams.",
+            ["upstream", "state"],
+            [
+                ([upstream.name, state], count)
+                for upstream in sources.upstreams.values()
+                for state, count in (
+                    ("idle", upstream.idle),
+                    ("busy", upstream.open - upstream.idle),
+                    ("queued", upstream.queued),
+                )
+            ],
+        )
+
+
+def _counter(name: str, help_text: str, label: str, counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([str(value)], count)
+    return family
+
+
+def _provisioning_durations(arrivals: Arrivals) -> Metric:
+    running, buckets = 0, []
+    for bound, count in zip((*map(str, DURATION_BOUNDS_S), "+Inf"), arrivals.duration_counts, strict=True):
+        running += count
+        buckets.append((bound, float(running)))
+    family = HistogramMetricFamily("gateway_provisioning_duration_seconds", "Provisionings.")
+    family.add_metric([], buckets, arrivals.duration_sum_s)
+    return family

@@ -1,0 +1,53 @@
+"""Logs: one JSON object a line on standard output, constant events with fields, ids only."""
+
+import logging
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import orjson
+import structlog
+
+
+def _rendered(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+
+
+def configure_logs(level: int = logging.INFO) -> None:
+    """Send our events to standard output as JSON, from `level` up; library messages from warning up, likewise."""
+    processors: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.dict_tracebacks,
+    ]
+    structlog.configure(
+        processors=[*processors, _rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_Foreign()], force=True)
+
+
+class _Foreign(logging.Handler):
+    """Lines of libraries, in our shape."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; a message that cannot be formatted is told as it is."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = str(record.msg)
+        event: dict[str, Any] = {
+            "event": "library message",
+            "logger": record.name,
+            "message": message,
+            "level": record.levelname.lower(),
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            event["exception"] = repr(record.exc_info[1])
+        sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
+        sys.stdout.buffer.flush()

@@ -1,0 +1,106 @@
+"""Counters of the request's way, kept as plain integers and read only when /metrics is asked.
+
+prometheus-client's own children cost 1–2 µs an increment; a dictionary entry costs a tenth of it. Labels come from
+closed sets: route patterns of the settings, methods HTTP defines, status codes, reason words of our own.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+NO_ROUTE = "none"
+"""Label of requests refused before a route was found."""
+
+
+class Histogram:
+    """Observations in seconds, per label value."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, list[int]] = {}
+        self.sums: dict[str, float] = {}
+
+    def observe(self, label: str, seconds: float) -> None:
+        """Count one observation."""
+        counts = self.counts.get(label)
+        if counts is None:
+            counts = self.counts[label] = [0] * (len(BUCKETS_S) + 1)
+            self.sums[label] = 0.0
+        counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sums[label] += seconds
+
+    def family(self, name: str, help_text: str, label: str) -> Metric:
+        """Render for the metrics endpoint."""
+        family = HistogramMetricFamily(name, help_text, labels=[label])
+        for value, counts in self.counts.items():
+            running, buckets = 0, []
+            for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), counts, strict=True):
+                running += count
+                buckets.append((bound, running))
+            family.add_metric([value], buckets, self.sums[value])
+        return family
+
+
+class Metrics(Collector):
+    """Everything counted on the request's way."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str, int], int] = {}
+        self.decisions: dict[tuple[str, str, str], int] = {}
+        self.upstream_errors: dict[tuple[str, str], int] = {}
+        self.durations = Histogram()
+        self.upstream_durations = Histogram()
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one finished request."""
+        key = (route, method if method in _METHODS else "other", status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        self.durations.observe(route, seconds)
+
+    def decided(self, kind: str, outcome: str, reason: str) -> None:
+        """Count one decision about a credential; `outcome` is allowed, anonymous, denied or unavailable."""
+        key = (kind, outcome, reason)
+        self.decisions[key] = self.decisions.get(key, 0) + 1
+
+    def upstream_failed(self, upstream: str, reason: str) -> None:
+        """Count one exchange that broke."""
+        key = (upstream, reason)
+        self.upstream_errors[key] = self.upstream_errors.get(key, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Render everything (prometheus_client's Collector)."""
+        yield _counters("gateway_requests", "Requests answered.", ["route", "method", "code"], self.requests.items())
+        yield self.durations.family("gateway_request_duration_seconds", "From head to last byte.", "route")
+        yield _counters(
+            "gateway_auth_decisions",
+            "Decisions about credentials.",
+            ["kind", "outcome", "reason"],
+            self.decisions.items(),
+        )
+        yield self.upstream_durations.family(
+            "gateway_upstream_request_duration_seconds", "From head sent to answer complete.", "upstream"
+        )
+        yield _counters(
+            "gateway_upstream_errors", "Exchanges that broke.", ["upstream", "reason"], self.upstream_errors.items()
+        )
+
+
+def _counters(
+    name: str, help_text: str, labels: list[str], values: Iterable[tuple[tuple[object, ...], int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, help_text, labels=labels)
+    for key, count in values:
+        family.add_metric([str(part) for part in key], count)
+    return family
+
+
+def gauge(name: str, help_text: str, labels: list[str], values: Iterable[tuple[list[str], float]]) -> Metric:
+    """Render one gauge."""
+    family = GaugeMetricFamily(name, help_text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family

@@ -1,0 +1,103 @@
+"""What an upstream answered, as values: the head we relay and how its body is delimited."""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol
+
+from gateway.edge.fields import folded
+from gateway.errors import GatewayError
+
+
+class Framing(Enum):
+    """How the upstream delimits the body (RFC 9112 §6.3)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    UNTIL_CLOSE = "until_close"
+
+
+@dataclass(slots=True)  # not frozen: one is made per answer on the hot path, and freezing doubles its cost
+class AnswerHead:
+    """Head of one final answer.
+
+    Attributes:
+        status: 200 to 599.
+        reason: Reason phrase, may be empty.
+        lines: Field lines to relay, `Name: value` without CRLF; per-hop, identity and framing fields are gone,
+            but Content-Length stays where it describes the answer.
+        framing: How the body arrives from the upstream.
+        has_cors: The upstream sent an Access-Control-Allow-Origin of its own.
+    """
+
+    status: int
+    reason: bytes
+    lines: list[bytes]
+    framing: Framing
+    has_cors: bool
+
+
+class AnswerSink(Protocol):
+    """Where an answer goes; calls come in this order: head, body*, end, with flush after each read from upstream."""
+
+    def head(self, head: AnswerHead) -> None:
+        """Take the head; called once."""
+
+    def body(self, data: bytes) -> None:
+        """Take a piece of the body."""
+
+    def end(self) -> None:
+        """The answer is complete."""
+
+    def flush(self) -> None:
+        """Nothing more comes of this read: send what was held back to save writes."""
+
+    def done(self) -> None:
+        """The exchange is over and its connection given back; called once, after `end` and `flush`."""
+
+    def failed(self, error: GatewayError) -> None:
+        """The exchange broke; after `head` the client's connection can only be cut."""
+
+
+class AnswerField(IntEnum):
+    """What becomes of a field of an upstream's answer."""
+
+    PASS = 0
+    DROP = 1
+    CONTENT_LENGTH = 2
+    TRANSFER_ENCODING = 3
+    CONNECTION = 4
+    ALLOW_ORIGIN = 5
+
+
+_PER_HOP = frozenset(
+    {b"keep-alive", b"te", b"trailer", b"upgrade", b"proxy-authenticate", b"proxy-connection", b"proxy-authorization"}
+)
+# Ours to say, or meant for upstreams alone; the client must not learn them from an echo.
+_OURS = (b"x-actor-", b"x-organization-", b"x-subscription-", b"x-forwarded-", b"x-clerk-")
+_OURS_EXACT = frozenset({b"x-feature-flags", b"x-request-id", b"forwarded"})
+_READ = {
+    b"content-length": AnswerField.CONTENT_LENGTH,
+    b"transfer-encoding": AnswerField.TRANSFER_ENCODING,
+    b"connection": AnswerField.CONNECTION,
+    b"access-control-allow-origin": AnswerField.ALLOW_ORIGIN,
+}
+_REMEMBERED = 4096
+_judged_names: dict[bytes, AnswerField] = {}
+
+
+def judge_answer_name(name: bytes) -> AnswerField:
+    """Judge one raw spelling of an answer's field name; remembered, bounded."""
+    verdict = _judged_names.get(name)
+    if verdict is None:
+        norm = folded(name)
+        verdict = _READ.get(name.lower(), AnswerField.PASS)
+        if norm in _PER_HOP or norm in _OURS_EXACT or norm.startswith(_OURS):
+            verdict = AnswerField.DROP
+        if len(_judged_names) < _REMEMBERED:
+            _judged_names[name] = verdict
+    return verdict
+
+
+NOT_NOMINABLE_ANSWER = frozenset({b"set-cookie", b"content-length", b"transfer-encoding", b"content-type"})
+"""Fields an upstream's Connection cannot take away from its own answer (H13)."""

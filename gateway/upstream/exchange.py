@@ -1,0 +1,138 @@
+"""One forwarded request: takes a connection, sends, replays once where that is safe, tells the sink how it ends."""
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.errors import UpstreamError, UpstreamUnreachable
+from gateway.upstream.answer import AnswerSink
+from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.pool import Upstream
+
+
+@dataclass(slots=True)  # not frozen: one per request on the hot path
+class OutgoingRequest:
+    """What goes up.
+
+    Attributes:
+        head: Complete request head with its blank line, and the body when it is already at hand.
+        is_head: The method is HEAD: the answer has no body whatever its fields say.
+        replayable: The method is safe to send twice and there is no body.
+        body_follows: The lane will write a body piece by piece.
+    """
+
+    head: bytes
+    is_head: bool
+    replayable: bool
+    body_follows: bool
+
+
+class Exchange:
+    """One request and its answer. Callbacks only: the sole task is a dial, when no connection is at hand."""
+
+    __slots__ = ("_connected", "_dialling", "_over", "_replayed", "connection", "request", "sink", "upstream")
+
+    def __init__(self, upstream: Upstream, request: OutgoingRequest, sink: AnswerSink) -> None:
+        self.upstream = upstream
+        self.request = request
+        self.sink = sink
+        self.connection: UpstreamConnection | None = None
+        self._dialling: asyncio.Task[None] | None = None
+        self._connected: asyncio.Future[None] | None = None
+        self._replayed = self._over = False
+
+    def start(self) -> None:
+        """Send the request, at once when a connection is idle."""
+        connection = self.upstream.take()
+        if connection is not None:
+            self._send_on(connection)
+        else:
+            self._dialling = self.upstream.loop.create_task(self._dial(fresh=False))
+
+    async def connected(self) -> bool:
+        """Wait until the head was written and a body may follow; False when the exchange is already over."""
+        if self.connection is None and not self._over:
+            self._connected = self.upstream.loop.create_future()
+            await self._connected
+        return not self._over
+
+    async def send(self, data: bytes) -> bool:
+        """Write a piece of the body, waiting while the upstream is slow; False when nobody wants it any more."""
+        if self.connection is None or self._over:
+            return False
+        self.connection.transport.write(data)
+        self.connection.touched = self.upstream.loop.time()
+        if self.connection.writing_paused:
+            await self.connection.writable()
+        return not self._over
+
+    def sent(self) -> None:
+        """The body is complete: from now on the upstream owes an answer."""
+        if self.connection is not None and not self._over:
+            self.connection.sent()
+
+    def pause(self) -> None:
+        """The client is slow: read no more from the upstream."""
+        if self.connection is not None and not self._over:
+            self.connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client caught up."""
+        if self.connection is not None and not self._over:
+            self.connection.touched = self.upstream.loop.time()
+            self.connection.transport.resume_reading()
+
+    def abort(self) -> None:
+        """The client is gone, or nobody wants the answer: free the upstream at once. Harmless when all is over."""
+        if self._over:
+            return
+        self._over = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+        if self.connection is not None:
+            self.connection.abort()
+        self._wake()
+
+    # Told by the connection.
+
+    def completed(self, connection: UpstreamConnection) -> None:
+        """The answer is out."""
+        self._over = True
+        self._wake()
+        self.sink.done()
+
+    def lost(self, connection: UpstreamConnection, error: UpstreamError) -> None:
+        """The connection broke, or broke a rule."""
+        stale = isinstance(error, UpstreamUnreachable) and connection.served > 0 and not connection.heard
+        if stale and self.request.replayable and not self._replayed:
+            # The upstream closed a kept connection just as we wrote: it never saw the request (RFC 9110 §9.2.2).
+            self._replayed = True
+            self.connection = None
+            self._dialling = self.upstream.loop.create_task(self._dial(fresh=True))
+            return
+        self._fail(error)
+
+    async def _dial(self, *, fresh: bool) -> None:
+        try:
+            connection = await self.upstream.connect(fresh=fresh)
+        except UpstreamError as error:
+            self._fail(error)
+            return
+        if self._over:
+            connection.abort()
+        else:
+            self._send_on(connection)
+
+    def _send_on(self, connection: UpstreamConnection) -> None:
+        self.connection = connection
+        connection.begin(self, self.request.head, self.upstream.loop.time(), body_follows=self.request.body_follows)
+        self._wake()
+
+    def _fail(self, error: UpstreamError) -> None:
+        self._over = True
+        self._wake()
+        self.sink.failed(error)
+
+    def _wake(self) -> None:
+        waiter, self._connected = self._connected, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,178 @@
+"""The connections to one upstream: kept alive, newest first, capped, with a short queue when all are in use."""
+
+import asyncio
+from collections import deque
+
+from gateway.errors import UpstreamBusy, UpstreamTimedOut, UpstreamUnreachable
+from gateway.upstream.connection import UpstreamConnection
+
+KEPT_IDLE_S = 55.0
+"""Seconds an unused connection is kept: below the 60 s and 75 s after which common servers close."""
+
+
+class Upstream:
+    """One backend at one address.
+
+    Attributes:
+        open: Connections open or being dialled.
+        queued: Requests waiting for one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        *,
+        connect_timeout_s: float,
+        response_timeout_s: float,
+        idle_timeout_s: float,
+        max_connections: int,
+        queue_timeout_s: float,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.connect_timeout_s = connect_timeout_s
+        self.response_timeout_s = response_timeout_s
+        self.idle_timeout_s = idle_timeout_s
+        self.max_connections = max_connections
+        self.queue_timeout_s = queue_timeout_s
+        self.loop = asyncio.get_running_loop()
+        self.open = 0
+        self._idle: deque[UpstreamConnection] = deque()
+        self._all: set[UpstreamConnection] = set()
+        self._queue: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        self._sweep_every_s = min(1.0, max(0.02, min(response_timeout_s, idle_timeout_s) / 4))
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> int:
+        """Connections waiting for a request."""
+        return len(self._idle)
+
+    @property
+    def queued(self) -> int:
+        """Requests waiting for a connection."""
+        return sum(not waiter.done() for waiter in self._queue)
+
+    def take(self) -> UpstreamConnection | None:
+        """The most recently used idle connection, None when there is none. Never waits."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def connect(self, *, fresh: bool = False) -> UpstreamConnection:
+        """Dial, or wait for a connection when all allowed ones are in use.
+
+        Args:
+            fresh: Refuse a reused connection (a replay must not meet the same fate twice).
+
+        Raises:
+            UpstreamBusy: Nothing came free within `queue_timeout`.
+            UpstreamUnreachable: Refused, unresolvable, or broken.
+            UpstreamTimedOut: No connection within `connect_timeout`.
+        """
+        if self.open >= self.max_connections:
+            connection = await self._queue_up()
+            if connection is not None:
+                if connection.usable and not fresh:
+                    return connection
+                connection.abort()
+                self.open += 1
+        else:
+            self.open += 1
+        return await self._dial()
+
+    async def _queue_up(self) -> UpstreamConnection | None:
+        """Wait for a connection, or (None) for the right to dial one; the place is already counted in `open`."""
+        waiter: asyncio.Future[UpstreamConnection | None] = self.loop.create_future()
+        self._queue.append(waiter)
+        try:
+            async with asyncio.timeout(self.queue_timeout_s):
+                connection = await waiter
+        except TimeoutError:
+            raise UpstreamBusy("queue_timeout") from None
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._return_place(waiter.result())
+            raise
+        finally:
+            waiter.cancel()
+        return connection
+
+    def _return_place(self, connection: UpstreamConnection | None) -> None:
+        if connection is not None:
+            self.release(connection)
+        else:
+            self.open -= 1
+            self._admit()
+
+    async def _dial(self) -> UpstreamConnection:
+        try:
+            async with asyncio.timeout(self.connect_timeout_s):
+                _, connection = await self.loop.create_connection(
+                    lambda: UpstreamConnection(self), self.host, self.port
+                )
+        except BaseException as error:
+            self.open -= 1
+            self._admit()
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimedOut("connect_timeout") from None
+            if isinstance(error, OSError):
+                raise UpstreamUnreachable("connect_failed") from error
+            raise
+        self._all.add(connection)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep)
+        return connection
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take a connection back after a complete exchange."""
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        connection.idle_since = self.loop.time()
+        self._idle.append(connection)
+
+    def left(self, connection: UpstreamConnection) -> None:
+        """Forget a connection that is gone."""
+        if connection in self._all:
+            self._all.discard(connection)
+            self.open -= 1
+            if connection in self._idle:
+                self._idle.remove(connection)
+            self._admit()
+
+    def _admit(self) -> None:
+        """A place came free: let the longest waiting request dial."""
+        while self._queue and self.open < self.max_connections:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                self.open += 1
+                waiter.set_result(None)
+                return
+
+    def _sweep(self) -> None:
+        """Judge deadlines of all connections; one timer for all, none per request."""
+        now = self.loop.time()
+        for connection in tuple(self._all):
+            if connection.exchange is not None:
+                if (error := connection.overdue(now)) is not None:
+                    connection.fail(error)
+            elif connection in self._idle and now - connection.idle_since > KEPT_IDLE_S:
+                self._idle.remove(connection)
+                connection.abort()
+        self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep) if self._all else None
+
+    def close(self) -> None:
+        """Drop every connection; exchanges under way fail."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in tuple(self._all):
+            connection.fail(UpstreamUnreachable("shutting_down"))
