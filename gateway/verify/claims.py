@@ -7,7 +7,7 @@ is refused here, where a token can still be refused.
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NewType
 
 from gateway.credentials.kinds import Carrier, CredentialKind
@@ -59,7 +59,7 @@ def read_principal(
         plans=_entries(claims.get("pla")),
         factor_ages=_factor_ages(claims.get("fva")),
         name=_profile(claims, name_claims),
-        email=_email(claims, email_claims),
+        email=_profile(claims, email_claims, _is_address),
     )
 
 
@@ -170,19 +170,18 @@ def _factor_ages(value: object) -> tuple[int, int] | None:
     return first, second
 
 
-def _profile(claims: VerifiedClaims, names: Sequence[str]) -> str | None:
-    """Give the first claim that is text a database and a log line can hold."""
+def _profile(claims: VerifiedClaims, names: Sequence[str], fits: Callable[[str], bool] = bool) -> str | None:
+    """Give the first claim that is text a database and a log line can hold, and that fits."""
     for name in names:
         value = claims.get(name)
         text = value.strip() if isinstance(value, str) else ""
-        if 0 < len(text) <= _MAX_PROFILE_CHARS and not any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        plain = not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+        if 0 < len(text) <= _MAX_PROFILE_CHARS and plain and fits(text):
             return text
     return None
 
 
-def _email(claims: VerifiedClaims, names: Sequence[str]) -> str | None:
-    """Give the first claim that looks like one address; one `@` only, so no suffix can pose as the domain."""
-    text = _profile(claims, names)
-    if text is None or text.count("@") != 1 or text.startswith("@") or text.endswith("@") or " " in text:
-        return None
-    return text
+def _is_address(text: str) -> bool:
+    """Tell whether text looks like one e-mail address; one `@` only, so that no suffix can pose as the domain."""
+    local, _, domain = text.partition("@")
+    return local != "" and domain != "" and "@" not in domain and not any(map(str.isspace, text))
