@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from config.checks import complete, find_problems
 from config.document import Document, read_document
@@ -89,20 +90,30 @@ def _judged(
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
+        details = _causes(error)
         findings = [
-            explain(detail, from_environment=_source_of(sources, detail["loc"]) is not None)
-            for detail in error.errors()
+            explain(detail, from_environment=_source_of(sources, detail["loc"]) is not None) for detail in details
         ]
-        broken = {
-            _part_of(plain_loc(detail["loc"])) for detail in error.errors() if detail["type"] != "extra_forbidden"
-        }
-        unknown = [plain_loc(detail["loc"]) for detail in error.errors() if detail["type"] == "extra_forbidden"]
+        unknown = [plain_loc(detail["loc"]) for detail in details if detail["type"] == "extra_forbidden"]
+        broken = {_part_of(plain_loc(detail["loc"])) for detail in details if detail["type"] != "extra_forbidden"}
         sound = _sound(data, broken, unknown)
         if sound is None:
             return None, findings
         settings = sound
     findings += [found for found in find_problems(settings, for_serve=for_serve) if _part_of(found.loc) not in broken]
     return (None if findings else settings), findings
+
+
+def _causes(error: ValidationError) -> list[ErrorDetails]:
+    """Leave out what only follows: pydantic calls a list too short when it could not read the items it has."""
+    details = error.errors(include_url=False)
+    locs = [detail["loc"] for detail in details]
+    return [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or not any(loc != detail["loc"] and loc[: len(detail["loc"])] == detail["loc"] for loc in locs)
+    ]
 
 
 # The rules over several keys still run when one key is wrong. What is broken is replaced by something harmless, and

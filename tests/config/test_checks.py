@@ -1,0 +1,198 @@
+import base64
+from pathlib import Path
+
+import pytest
+
+from config.checks import is_private_host, sign_in_url_of
+from config.publishable_key import parse_publishable_key
+from tests.support.settings_files import MASTER_KEY, PUBLISHABLE_KEY, VALID, keys_of, problems_of, settings_of
+
+OIDC = "clerk: {issuer: https://clerk.example.com, jwks_url: https://clerk.example.com/jwks"
+
+
+def _with_clerk(clerk: str) -> str:
+    return "\n".join(clerk if line.startswith("clerk") else line for line in VALID.splitlines())
+
+
+def _with_route(route: str) -> str:
+    return VALID.replace("  - {path: /**, auth: required, upstream: app}", f"  - {{{route}, upstream: app}}")
+
+
+@pytest.mark.parametrize(
+    "clerk",
+    [
+        "clerk: {leeway: 1s}",
+        "clerk: {issuer: https://clerk.example.com}",
+        "clerk: {jwks_url: https://clerk.example.com/jwks}",
+    ],
+)
+def test_clerk_needs_a_key_or_issuer_and_keys_address(tmp_path: Path, clerk: str) -> None:
+    assert keys_of(tmp_path, _with_clerk(clerk)) == ["clerk"]
+
+
+def test_a_publishable_key_that_is_none_is_refused_without_showing_it(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, VALID.replace(PUBLISHABLE_KEY, "pk_test_notakey"))
+
+    assert problem.key == "clerk.publishable_key"
+    assert "notakey" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("issuer: http://clerk.example.com, jwks_url: https://clerk.example.com/jwks", "clerk.issuer"),
+        ("issuer: https://clerk.example.com, jwks_url: http://clerk.example.com/jwks", "clerk.jwks_url"),
+        (
+            "issuer: https://a.example.com, jwks_url: https://a.example.com, api_url: http://a.example.com",
+            "clerk.api_url",
+        ),
+    ],
+)
+def test_r03_http_addresses_of_clerk_are_refused(tmp_path: Path, address: str, key: str) -> None:
+    assert keys_of(tmp_path, _with_clerk(f"clerk: {{{address}}}")) == [key]
+    assert keys_of(tmp_path, _with_clerk(f"clerk: {{{address}, allow_insecure_http: true}}")) == []
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.1.2.3", "localhost", "a.localhost", "[::1]", "169.254.169.254", "0x7f.1"]
+)
+def test_r03_private_hosts_for_signing_keys_are_refused(tmp_path: Path, host: str) -> None:
+    clerk = f"clerk: {{issuer: https://clerk.example.com, jwks_url: 'https://{host}/jwks'"
+
+    assert keys_of(tmp_path, _with_clerk(f"{clerk}}}")) == ["clerk.jwks_url"]
+    assert keys_of(tmp_path, _with_clerk(f"{clerk}, allow_insecure_http: true}}")) == []
+
+
+def test_r03_a_publishable_key_of_a_private_host_is_refused_too(tmp_path: Path) -> None:
+    key = "pk_test_" + base64.b64encode(b"127.0.0.1:5555$").decode()
+
+    assert keys_of(tmp_path, VALID.replace(PUBLISHABLE_KEY, key)) == ["clerk.publishable_key"]
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [("clerk.example.com", False), ("8.8.8.8", False), ("2130706433", True), ("127.1", True), ("fd00::1", True)],
+)
+def test_a_private_host_is_known_by_its_text(host: str, private: bool) -> None:
+    assert is_private_host(host) is private
+
+
+@pytest.mark.parametrize(
+    ("kind", "host", "url"),
+    [
+        ("live", "clerk.example.com", "https://accounts.example.com/sign-in"),
+        ("test", "foo-bar-13.clerk.accounts.dev", "https://foo-bar-13.accounts.dev/sign-in"),
+        ("live", "auth.example.com", None),
+    ],
+)
+def test_the_sign_in_page_follows_from_the_key(kind: str, host: str, url: str | None) -> None:
+    key = parse_publishable_key(f"pk_{kind}_" + base64.b64encode(f"{host}$".encode()).decode())
+
+    assert sign_in_url_of(key) == url
+
+
+@pytest.mark.parametrize(
+    "networks", ["0.0.0.0/0", "'::/0'", "'::ffff:0:0/96'", "10.0.0.0/8, 0.0.0.0/0", "0.0.0.0/1, 128.0.0.0/1"]
+)
+def test_f06_trusting_every_address_as_a_proxy_is_refused(tmp_path: Path, networks: str) -> None:
+    (problem,) = problems_of(tmp_path, f"trusted_proxies: [{networks}]\n{VALID}")
+
+    assert problem.key.startswith("trusted_proxies")
+    assert "everybody" in problem.message
+
+
+def test_own_networks_can_be_trusted(tmp_path: Path) -> None:
+    assert problems_of(tmp_path, f"trusted_proxies: [10.0.0.0/8, '::1', 192.0.2.1]\n{VALID}") == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [("x" * 31, "too short"), ("change-me-" * 5, "example"), ("CHANGEME-0123456789-0123456789-0123", "example")],
+)
+def test_short_and_example_master_keys_are_refused(tmp_path: Path, key: str, word: str) -> None:
+    (problem,) = problems_of(tmp_path, VALID.replace(MASTER_KEY, key))
+
+    assert problem.key == "secrets.master_key"
+    assert word in problem.message
+    assert key not in str(problem)
+
+
+def test_serving_needs_a_master_key_and_a_database(tmp_path: Path) -> None:
+    rest = "\n".join(line for line in VALID.splitlines() if not line.startswith(("secrets", "database")))
+
+    assert keys_of(tmp_path, rest) == ["secrets.master_key", "database.url"]
+    assert keys_of(tmp_path, f"{rest}\ndatabase: {{embedded: true}}") == ["secrets.master_key"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("rate_limits: {api: {limit: 10/second}}", "rate_limits"),
+        ("websocket: {max_age: 1h}", "websocket.max_age"),
+        ("decisions: {callers: [127.0.0.1/32]}", "decisions"),
+        ("system_tokens: [{name: ci, sha256: [], networks: []}]", "system_tokens"),
+        ("debug: {enabled: true}", "debug.enabled"),
+        ("workers: 2", "workers"),
+        ("admin: {listen: 127.0.0.1:8080}", "admin.listen"),
+        ("public_url: https://app.example.com/", "public_url"),
+        ("public_url: ftp://app.example.com", "public_url"),
+        ("hosts: ['*.example.com']", "hosts[0]"),
+        ("hosts: [app.example.com:443]", "hosts[0]"),
+        ("cors: {origins: ['*']}", "cors.origins[0]"),
+        ("cors: {origins: [https://app.example.com:443]}", "cors.origins[0]"),
+        ("cache: {near_ttl: 0s}", "cache.near_ttl"),
+        ("cache: {near_ttl: -1}", "cache.near_ttl"),
+        ("api: {prefix: /gateway/}", "api.prefix"),
+    ],
+)
+def test_what_would_not_be_honoured_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    assert keys_of(tmp_path, f"{text}\n{VALID}") == [key]
+
+
+@pytest.mark.parametrize(
+    ("route", "key"),
+    [
+        ("path: /a, auth: required, rate_limit: api", "rate_limit"),
+        ("path: /a, auth: required, protocol: socketio", "protocol"),
+        ("path: /a, auth: required, methods: [get]", "methods[0]"),
+        ("path: /a, auth: required, methods: [CONNECT]", "methods[0]"),
+        ("path: /a, auth: none, roles: [ADMIN]", "auth"),
+        ("path: /a, auth: required, accept: []", "accept"),
+        ("path: a, auth: required", "path"),
+        ("path: /a/**/b, auth: required", "path"),
+        ("path: /a*, auth: required", "path"),
+        ("path: /a//b, auth: required", "path"),
+        ("path: /a/../b, auth: required", "path"),
+        ("path: /a%2fb, auth: required", "path"),
+        ("path: '/a;b', auth: required", "path"),
+        ("path: /ä, auth: required", "path"),
+    ],
+)
+def test_a_route_that_could_not_mean_what_it_says_is_refused(tmp_path: Path, route: str, key: str) -> None:
+    assert keys_of(tmp_path, _with_route(route)) == [f"routes[0].{key}"]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "key"),
+    [
+        ("url: https://127.0.0.1:9000", "upstreams.app.url"),
+        ("url: http://127.0.0.1:9000/api", "upstreams.app.url"),
+        ("url: http://u:p@127.0.0.1:9000", "upstreams.app.url"),
+        ("url: unix:/run/app.sock", "upstreams.app.url"),
+        ("connect_timeout: 1s", "upstreams.app"),
+        ("addresses: ['10.0.0.1:1']", "upstreams.app.addresses"),
+        ("url: http://127.0.0.1:9000\n    addresses: ['10.0.0.1:1']", "upstreams.app.addresses"),
+    ],
+)
+def test_an_upstream_this_release_cannot_dial_is_refused(tmp_path: Path, upstream: str, key: str) -> None:
+    assert keys_of(tmp_path, VALID.replace("url: http://127.0.0.1:9000", upstream)) == [key]
+
+
+def test_an_unknown_upstream_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, VALID.replace("upstream: app", "upstream: ap"))
+
+    assert (problem.key, problem.message) == ("routes[0].upstream", "no upstream has this name; there are: app")
+
+
+def test_no_leeway_is_a_valid_leeway(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, VALID.replace("clerk: {", "clerk: {leeway: 0s, ")).clerk.leeway == 0
