@@ -69,6 +69,14 @@ def demo_application(issuer_url: str, assets: Assets) -> web.Application:
 
 
 async def _answer(request: web.Request) -> web.StreamResponse:
+    """Answer, or give up in silence when the client has gone: not an error that a developer should read about."""
+    try:
+        return await _respond(request)
+    except (ConnectionError, web.RequestPayloadError):
+        return web.Response(status=400)
+
+
+async def _respond(request: web.Request) -> web.StreamResponse:
     segments = request.raw_path.partition("?")[0].strip("/").split("/")
     if segments[-1] == "events":
         return await _events(request)

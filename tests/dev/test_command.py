@@ -166,10 +166,16 @@ def test_signal_ends_everything_and_a_second_start_keeps_tokens_good(tmp_path: P
     assert answer.status == 200
 
 
-def test_killed_run_leaves_no_database_behind(tmp_path: Path) -> None:
+def test_killed_run_leaves_no_database_behind_and_the_next_one_starts(tmp_path: Path) -> None:
     run = start_dev(tmp_path / "data")
     children = run.descendants()
     run.end(signal.SIGKILL)
 
     assert children
     assert all_gone(children)
+
+    again = start_dev(tmp_path / "data")
+    answer = paste(again.command("/users/current"))
+    again.end()
+
+    assert answer.status == 200

@@ -101,3 +101,14 @@ async def test_as_many_bytes_come_as_asked(port: int, size: int) -> None:
 
     assert response.headers["Content-Length"] == str(size)
     assert len(body) == size
+
+
+async def test_client_that_goes_away_is_no_error(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+    await writer.drain()
+    writer.transport.abort()
+    _, seen = await exchange(port, b"GET /next HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    assert seen["target"] == "/next"
+    assert not caplog.records
