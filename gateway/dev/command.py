@@ -33,6 +33,7 @@ from provisioning.errors import ProvisioningError
 
 DEFAULT_PORT = 8080
 DEFAULT_ADMIN_PORT = 9464
+_FIRST_CHOICES = (8181, 8182)
 _SEARCHED_PORTS = 50
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -152,10 +153,11 @@ def _open_doors(folder: DevFolder, port: int, admin_port: int) -> Iterator[_Door
     Raises:
         DevFailed: The gateway's port, or every admin port, is taken.
     """
-    before = folder.ports()
+    # First choices lie below the range that systems lend to outgoing connections, or one of those could sit on them.
+    before = folder.ports() or Ports(port, *((0, 0) if port == 0 else _FIRST_CHOICES))
     with (
-        closing(listening_socket_preferring(before.issuer if before else None)) as issuer,
-        closing(listening_socket_preferring(before.demo if before else None)) as demo,
+        closing(listening_socket_preferring(before.issuer)) as issuer,
+        closing(listening_socket_preferring(before.demo)) as demo,
     ):
         ports = Ports(_choose_port(port), port_of(issuer), port_of(demo))
         admin = free_port(0 if port == 0 else admin_port, _SEARCHED_PORTS)

@@ -68,16 +68,21 @@ def examples(place: Place, persona: str, token: str) -> tuple[Example, ...]:
     """Build the commands that show the gateway at work, with a token of the persona's."""
     bearer = f"Authorization: Bearer {token}"
     hello = f"{place.gateway_url}/hello?from=curl"
-    seen = "what the upstream is told of" if place.demo else "your upstream's answer to"
+    told = "200: what the upstream is told of" if place.demo else "What your upstream answers, told of"
+    public = "200: a public route" if place.demo else "A public route"
+    reports = "200 with" if place.demo else "403 without"
     minting = f'{{"persona": "{persona}"}}'
     return (
-        Example(f"200: {seen} {persona}, in X-Actor-* and X-Organization-*", _curl("-H", bearer, hello)),
+        Example(f"{told} {persona} in X-Actor-* and X-Organization-*", _curl("-H", bearer, hello)),
         Example("401: no credential, so a problem document and a challenge", _curl("-i", hello)),
         Example(
             f"200: {persona}, as the gateway knows them", _curl("-H", bearer, f"{place.gateway_url}/users/current")
         ),
-        Example("200: a public route; identity headers from outside are dropped", _curl_public(place)),
-        Example("200 or 403: a route that asks for org:reports:read", _curl("-i", "-H", bearer, _reports(place))),
+        Example(f"{public}; identity headers from outside are dropped", _curl_public(place)),
+        Example(
+            f"{reports} the permission org:reports:read, which this route asks for",
+            _curl("-i", "-H", bearer, _reports(place)),
+        ),
         Example("200: metrics", _curl(f"{place.admin_url}/metrics")),
         Example(
             "201: another token, which lives an hour",

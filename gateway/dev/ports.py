@@ -33,10 +33,10 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def listening_socket_preferring(port: int | None) -> socket.socket:
-    """Listen on this port, or on any when it is taken or None."""
+def listening_socket_preferring(port: int) -> socket.socket:
+    """Listen on this port, or on any when it is taken or 0."""
     try:
-        return listening_socket(port or 0)
+        return listening_socket(port)
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
