@@ -50,11 +50,16 @@ class CookieRules:
 
 @dataclass(frozen=True, slots=True)
 class _Cookies:
-    """One set of an instance's cookies, suffixed or not; empty text when not sent."""
+    """One set of an instance's cookies, suffixed or not; empty text when not sent.
+
+    Attributes:
+        claims: What the session token says, without any proof; empty when it cannot be read.
+    """
 
     session: str = field(repr=False)
     client_uat: str
     dev_browser: str = field(repr=False)
+    claims: Mapping[str, object] = field(repr=False)
 
 
 def find_session_cookie(values: Sequence[bytes], rules: CookieRules, now: float) -> Credential | None:
@@ -92,7 +97,7 @@ def _refusal(cookies: _Cookies, client_uat: int, rules: CookieRules) -> str | No
         return "session-token-but-no-client-uat"
     if not cookies.session:
         return "client-uat-but-no-session-token"
-    issued_at = _unverified(cookies.session).get("iat")
+    issued_at = cookies.claims.get("iat")
     if isinstance(issued_at, int | float) and issued_at < client_uat:
         return "session-token-iat-before-client-uat"
     return None
@@ -100,17 +105,21 @@ def _refusal(cookies: _Cookies, client_uat: int, rules: CookieRules) -> str | No
 
 def _chosen(jar: Mapping[bytes, str], rules: CookieRules, now: float) -> _Cookies:
     """Choose between the suffixed and the un-suffixed set, both of which a browser may carry."""
-    plain = _Cookies(*(jar.get(name, "") for name in _NAMES))
+    plain = _read(jar, None)
     if rules.suffix is None:
         return plain
-    suffixed = _Cookies(*(jar.get(_suffixed(name, rules.suffix), "") for name in _NAMES))
+    suffixed = _read(jar, rules.suffix)
     return suffixed if _uses_suffixed(plain, suffixed, rules, now) else plain
+
+
+def _read(jar: Mapping[bytes, str], suffix: str | None) -> _Cookies:
+    session, client_uat, dev_browser = (jar.get(_suffixed(name, suffix) if suffix else name, "") for name in _NAMES)
+    return _Cookies(session, client_uat, dev_browser, _unverified(session))
 
 
 def _uses_suffixed(plain: _Cookies, suffixed: _Cookies, rules: CookieRules, now: float) -> bool:
     """Clerk's `usesSuffixedCookies`, in its order; the first hit decides."""
-    claims, suffixed_claims = _unverified(plain.session), _unverified(suffixed.session)
-    issuer = claims.get("iss")
+    issuer = plain.claims.get("iss")
     if plain.session and not issuer:
         return False
     if plain.session and (not isinstance(issuer, str) or _SCHEME.sub("", issuer) != rules.frontend_api):
@@ -118,18 +127,17 @@ def _uses_suffixed(plain: _Cookies, suffixed: _Cookies, rules: CookieRules, now:
     if not suffixed.client_uat and not suffixed.session:
         return False
     plain_in, suffixed_in = plain.client_uat != "0", suffixed.client_uat != "0"
-    if plain_in and suffixed_in and _number(claims.get("iat")) > _number(suffixed_claims.get("iat")):
+    if plain_in and suffixed_in and _number(plain.claims.get("iat")) > _number(suffixed.claims.get("iat")):
         return False
     if plain_in and not suffixed_in:
         return False
-    expired = bool(suffixed_claims) and _number(suffixed_claims.get("exp"), float("inf")) <= int(now)
+    expired = _number(suffixed.claims.get("exp"), float("inf")) <= int(now)
     if rules.development and suffixed_in and not plain_in and expired:
         return False
     return bool(suffixed.client_uat) or not suffixed.session
 
 
 def _unverified(token: str) -> Mapping[str, object]:
-    """Claims without any proof; empty when they cannot be read."""
     try:
         return parse_jwt(token).payload
     except CredentialRejected:
