@@ -21,6 +21,7 @@ MASTER_KEY_CHARACTERS = 32
 # Ours, from the shipped files and the documentation; compared without case and punctuation.
 _EXAMPLE_KEYS = ("changeme", "replaceme", "yourmasterkey", "examplemasterkey")
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_DSN_HOST = re.compile(r"(?:[A-Za-z0-9_.%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _LATER = "arrives with a later release, and without it {why}; leave it out until then"
 
 
@@ -62,7 +63,8 @@ def complete(settings: Settings, data_dir: Path) -> Settings:
         clerk = clerk.model_copy(update=implied)
     update: dict[str, object] = {
         "clerk": clerk,
-        "public_url": settings.public_url or f"http://{settings.listen}",
+        # Port 0 is the system's choice, known once it listens.
+        "public_url": settings.public_url or (f"http://{settings.listen}" if settings.listen.port else None),
         "data_dir": settings.data_dir or data_dir,
     }
     return settings.model_copy(update=update)
@@ -150,10 +152,18 @@ def is_example_key(key: str) -> bool:
 def _database(settings: Settings, *, for_serve: bool) -> Iterator[Finding]:
     for name in ("url", "direct_url"):
         secret: SecretStr | None = getattr(settings.database, name)
-        if secret is not None and not secret.get_secret_value().startswith(("postgresql://", "postgres://")):
-            yield Finding(("database", name), "write postgresql://user@host:5432/name")
+        if secret is not None and not is_database_url(secret.get_secret_value()):
+            text = "write postgresql://user:password@host:5432/name; / ? # @ and % of a password as %2F %3F %23 %40 %25"
+            yield Finding(("database", name), text)
     if for_serve and settings.database.url is None and not settings.database.embedded:
         yield Finding(("database", "url"), "is missing; write postgresql://…, or set database.embedded: true")
+
+
+def is_database_url(text: str) -> bool:
+    """Whether a DSN comes apart as meant. A `/` left bare in a password would make the rest of it a port or a path."""
+    scheme, _, rest = text.partition("://")
+    hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return scheme in {"postgresql", "postgres"} and all(_DSN_HOST.fullmatch(host) for host in hosts.split(","))
 
 
 def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:

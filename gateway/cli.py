@@ -24,6 +24,7 @@ app = cyclopts.App(
     name="gateway",
     help="Authentication sidecar and reverse proxy: proves who calls and tells the upstream in headers it can trust.",
     version=__version__,
+    result_action="return_value",  # the exit code is ours to set, in `main`
 )
 
 ConfigFile = Annotated[
@@ -210,8 +211,14 @@ def _settings(config: Path | None, *, for_serve: bool = False) -> "Settings | No
 
 
 def _reason(error: Exception) -> str:
-    """One line, whatever the error holds; its name when it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Say in one line what failed; of a cause only its kind, since drivers repeat parts of a DSN."""
+    from provisioning.errors import DatabaseUnavailable
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, DatabaseUnavailable):
+        kind = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+        return f"PostgreSQL at database.url cannot be asked: {text}{kind}"
+    return text
 
 
 def _out(*lines: str) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from config.checks import is_private_host, sign_in_url_of
+from config.checks import is_database_url, is_private_host, sign_in_url_of
 from config.publishable_key import parse_publishable_key
 from tests.support.settings_files import MASTER_KEY, PUBLISHABLE_KEY, VALID, keys_of, problems_of, settings_of
 
@@ -122,6 +122,26 @@ def test_serving_needs_a_master_key_and_a_database(tmp_path: Path) -> None:
 
     assert keys_of(tmp_path, rest) == ["secrets.master_key", "database.url"]
     assert keys_of(tmp_path, f"{rest}\ndatabase: {{embedded: true}}") == ["secrets.master_key"]
+
+
+@pytest.mark.parametrize(
+    ("url", "valid"),
+    [
+        ("postgresql://gateway@db.example.com/gateway", True),
+        ("postgres://gateway:p%2Fw@[::1]:5432/gateway?sslmode=require", True),
+        ("postgresql:///gateway?host=/run/postgresql", True),
+        ("postgresql://a:1,b:2/gateway", True),
+        ("postgresql://gateway:pa/ss@db.example.com/gateway", False),
+        ("postgresql+asyncpg://db.example.com/gateway", False),
+        ("db.example.com", False),
+    ],
+)
+def test_a_database_url_is_taken_when_it_comes_apart_as_meant(url: str, valid: bool) -> None:
+    assert is_database_url(url) is valid
+
+
+def test_the_public_url_of_a_port_the_system_chooses_stays_open(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, VALID.replace("127.0.0.1:8080", "127.0.0.1:0")).public_url is None
 
 
 @pytest.mark.parametrize(
