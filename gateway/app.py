@@ -20,7 +20,7 @@ from config.model import Settings
 from config.publishable_key import parse_publishable_key
 from config.values import Address
 from gateway.actors.callers import Callers
-from gateway.api.pages import Pages, install_templates
+from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
@@ -205,7 +205,7 @@ async def _start_lane(
     stack: AsyncExitStack, listener: socket.socket, rooms: Rooms, settings: Settings, public_url: str
 ) -> None:
     """Listen: the last thing to start, and the first to end, with what is under way finished before."""
-    pages = Pages(install_templates(web.Application()), public_url, settings.clerk.sign_in_url)
+    pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     refusals = Refusals(rooms.cors, pages)
     lane = AiohttpLane(Pipeline(rooms), refusals, settings.limits, "http")
     connections = LaneServer(lane, settings.limits)

@@ -2,27 +2,19 @@
 
 from urllib.parse import quote
 
-import aiohttp_jinja2
 import jinja2
-from aiohttp import web
 
 from gateway.problems import PageRenderer, Row
-
-
-def install_templates(app: web.Application) -> jinja2.Environment:
-    """Give an application our templates; every value is escaped unless a template says otherwise."""
-    return aiohttp_jinja2.setup(
-        app,
-        loader=jinja2.PackageLoader("gateway", "templates"),
-        autoescape=jinja2.select_autoescape(default=True),
-        undefined=jinja2.StrictUndefined,
-    )
 
 
 class Pages:
     """Renders refusals for browsers."""
 
-    def __init__(self, environment: jinja2.Environment, public_url: str, sign_in_url: str | None) -> None:
+    def __init__(self, public_url: str, sign_in_url: str | None) -> None:
+        """Read the template; reads files, so not on the event loop."""
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("gateway", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        )
         self._template = environment.get_template("problem.html")
         self._public_url = public_url.rstrip("/")
         self._sign_in_url = sign_in_url
