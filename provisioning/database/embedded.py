@@ -58,6 +58,11 @@ class _Site:
     sockets: Path
     owner: tuple[int, int] | None
 
+    @property
+    def log(self) -> Path:
+        """What the programs say, of the latest start alone."""
+        return self.pgdata.with_suffix(".log")
+
     def data_argument(self, folder: Path) -> str:
         """Name `folder` to a program that works inside it.
 
@@ -136,7 +141,7 @@ class EmbeddedPostgres:
                 await self._make_cluster(site)
             self._process = await self._spawn(site, self._server_command(site), site.pgdata)
             self._sockets = site.sockets
-            await self._until_ready(self._process)
+            await self._until_ready(site, self._process)
         except OSError as error:
             await self.stop()
             raise EmbeddedPostgresFailed(f"the embedded PostgreSQL under {self._data_dir} failed: {error}") from error
@@ -226,7 +231,7 @@ class EmbeddedPostgres:
         finally:
             await _end(process)
         if code != 0:
-            raise EmbeddedPostgresFailed(f"initdb failed under {self._data_dir}: {await self._last_words()}")
+            raise EmbeddedPostgresFailed(f"initdb failed under {self._data_dir}: {await self._last_words(site)}")
         await asyncio.to_thread(fresh.rename, site.pgdata)
 
     def _server_command(self, site: _Site) -> list[str]:
@@ -241,7 +246,7 @@ class EmbeddedPostgres:
 
     async def _spawn(self, site: _Site, command: list[str], folder: Path) -> subprocess.Popen[bytes]:
         """Fork on this thread. `Popen` rather than the loop's own way: every event loop behaves alike with it."""
-        log = await asyncio.to_thread(self._log_path(site).open, "wb")
+        log = await asyncio.to_thread(site.log.open, "wb")
         uid, gid = site.owner or (None, None)
         try:
             return subprocess.Popen(  # noqa: ASYNC220,S603 - see above; the command is ours alone
@@ -260,39 +265,37 @@ class EmbeddedPostgres:
         finally:
             log.close()
 
-    def _log_path(self, site: _Site) -> Path:
-        return site.pgdata.with_suffix(".log")
-
-    async def _until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    async def _until_ready(self, site: _Site, process: subprocess.Popen[bytes]) -> None:
         """Wait for the first answer and make our database."""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                connection = await self._first_connection(process)
+                connection = await self._first_connection(site, process)
         except TimeoutError:
-            raise EmbeddedPostgresFailed(f"PostgreSQL did not become ready: {await self._last_words()}") from None
+            raise EmbeddedPostgresFailed(f"PostgreSQL did not become ready: {await self._last_words(site)}") from None
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
                 await connection.execute(f'CREATE DATABASE "{DATABASE}"')
         finally:
             await connection.close()
 
-    async def _first_connection(self, process: subprocess.Popen[bytes]) -> "asyncpg.Connection[asyncpg.Record]":
+    async def _first_connection(
+        self, site: _Site, process: subprocess.Popen[bytes]
+    ) -> "asyncpg.Connection[asyncpg.Record]":
         while True:
             if process.poll() is not None:
                 raise EmbeddedPostgresFailed(
-                    f"PostgreSQL ended at once under {self._data_dir}: {await self._last_words()}"
+                    f"PostgreSQL ended at once under {self._data_dir}: {await self._last_words(site)}"
                 )
             try:
                 return await asyncpg.connect(
-                    host=str(self._sockets), port=self._port or 5432, user=USER, database="postgres", password=""
+                    host=str(site.sockets), port=self._port or 5432, user=USER, database="postgres", password=""
                 )
             except (OSError, asyncpg.PostgresError):  # not listening yet, or still starting
                 await asyncio.sleep(_POLL_S)
 
-    async def _last_words(self) -> str:
-        """The last two lines of the log, which is where PostgreSQL says why."""
-        logs = sorted(self._data_dir.glob("pg*.log"))
-        text = await asyncio.to_thread(logs[-1].read_text, errors="replace") if logs else ""
+    async def _last_words(self, site: _Site) -> str:
+        """Quote the last two lines of the log, which is where PostgreSQL says why."""
+        text = await asyncio.to_thread(site.log.read_text, errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " / ".join(lines[-2:]) or "it said nothing"
 

@@ -7,14 +7,14 @@ Connections carry no session state (no SET, no LISTEN, no advisory locks): that 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import asyncpg
 
 from provisioning.database.breaker import Breaker
 from provisioning.errors import DatabaseUnavailable
 
-Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 0.5
 STATEMENT_TIMEOUT_S = 0.7
@@ -124,6 +124,7 @@ class Database:
             raise self._failure("closed")
         if not self.breaker.allows():
             raise self._failure("breaker_open")
+        probes = not self.breaker.closed
         try:
             await self._take_slot()
             try:
@@ -132,7 +133,8 @@ class Database:
             finally:
                 self._slots.release()
         finally:
-            self.breaker.abandoned()  # has no effect after a verdict
+            if probes:
+                self.breaker.abandoned()  # has no effect after a verdict
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -148,7 +150,7 @@ class Database:
             except Exception as error:
                 # asyncpg's own transaction would ask a dead server too, and make the caller wait for that. A connection
                 # that ends without COMMIT rolls back by itself.
-                if unavailable_reason(error, closed=connection.is_closed()) is None:
+                if unavailable_reason(error, closed=_is_closed(connection)) is None:
                     await connection.execute("ROLLBACK")
                 raise
             await connection.execute("COMMIT")
@@ -165,7 +167,7 @@ class Database:
         try:
             yield connection
         except BaseException as error:
-            failure = unavailable_reason(error, closed=connection.is_closed())
+            failure = unavailable_reason(error, closed=_is_closed(connection))
             if failure is not None:
                 _drop(connection)
                 await self._failed(pool, hard=failure != "timeout")
@@ -219,6 +221,13 @@ class Database:
     def _failure(self, reason: str) -> DatabaseUnavailable:
         self.failures[reason] += 1
         return DatabaseUnavailable(reason)
+
+
+def _is_closed(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # it died, and asyncpg took it from us already
+        return True
 
 
 def _drop(connection: Connection) -> None:
