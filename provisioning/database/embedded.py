@@ -68,7 +68,7 @@ class _Site:
 
         Through `/proc/self/cwd` the user whom root lends needs no way through the folders above: /root is closed.
         """
-        return "/proc/self/cwd" if self.owner is not None and sys.platform == "linux" else str(folder)
+        return "/proc/self/cwd" if self.owner is not None and _finds_itself_by_cwd(self.binaries) else str(folder)
 
 
 class EmbeddedPostgres:
@@ -174,7 +174,7 @@ class EmbeddedPostgres:
         if owner is None:
             _check_own_user(pgdata)
         else:
-            _check_reachable(self._data_dir, owner)
+            _check_reachable(self._data_dir, owner, binaries)
             if not reachable(binaries.folder, *owner):
                 binaries = copied(binaries, self._temporary_folder(None))
         return _Site(binaries, pgdata, self._temporary_folder(owner), owner)
@@ -327,8 +327,13 @@ def _check_own_user(pgdata: Path) -> None:
         raise EmbeddedPostgresFailed(f"{pgdata} belongs to another user; set data_dir to a folder of your own")
 
 
-def _check_reachable(data_dir: Path, owner: tuple[int, int]) -> None:
-    if sys.platform != "linux" and not reachable(data_dir, *owner):
+def _finds_itself_by_cwd(binaries: Binaries) -> bool:
+    """Whether the working directory can stand for the data folder. Before 16, programs leave it to find themselves."""
+    return sys.platform == "linux" and binaries.major >= 16
+
+
+def _check_reachable(data_dir: Path, owner: tuple[int, int], binaries: Binaries) -> None:
+    if not _finds_itself_by_cwd(binaries) and not reachable(data_dir, *owner):
         raise EmbeddedPostgresFailed(
             f"{data_dir} cannot be reached by the user that runs PostgreSQL for root; "
             "set data_dir to a folder that others may enter, or set database.url"
