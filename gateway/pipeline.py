@@ -42,6 +42,7 @@ from gateway.policy.routes import Auth, CompiledRoute, RouteTable
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.exchange import OutgoingRequest
 from gateway.upstream.pool import Upstream
+from gateway.verify.principal import Principal
 
 _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
@@ -157,10 +158,10 @@ class Pipeline:
         if caller is None:
             return None
         for lesser in credentials[1:]:
-            other = self.rooms.callers.known(lesser)
+            other = self.rooms.callers.known_principal(lesser)
             if other is None:
                 return None
-            _check_same_person(caller, other)
+            _check_same_person(caller.actor.principal, other)
         return self._pass(way, caller)
 
     async def resolve(self, way: Way) -> Passage:
@@ -179,10 +180,10 @@ class Pipeline:
             caller = await self.rooms.callers.resolve(credentials[0], way.rule)
             for lesser in credentials[1:]:
                 try:
-                    other = await self.rooms.callers.resolve(lesser, way.rule)
+                    other = await self.rooms.callers.prove(lesser)
                 except (CredentialRejected, VerifierUnavailable):
                     continue  # a lesser one that is stale or invalid is ignored
-                _check_same_person(caller, other)
+                _check_same_person(caller.actor.principal, other)
         except GatewayError as error:
             outcome = "unavailable" if isinstance(error, VerifierUnavailable) else "denied"
             self.rooms.metrics.decided(credentials[0].kind, outcome, error.reason)
@@ -322,8 +323,7 @@ class Pipeline:
         return b"".join(b"%b: %b\r\n" % field for field in fields) if fields is not None else b""
 
 
-def _check_same_person(caller: Caller, other: Caller) -> None:
-    one, two = caller.actor.principal, other.actor.principal
+def _check_same_person(one: Principal, two: Principal) -> None:
     if (one.issuer, one.subject) != (two.issuer, two.subject):
         raise CredentialConflict
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Generic, TypeVar
 
 from cachebox import LRUCache
 
@@ -40,9 +41,12 @@ class Caller:
     identity: bytes = field(repr=False)
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    caller: Caller
+class _Entry(Generic[T]):
+    content: T
     keys_generation: int
     believed_until: float  # monotonic
     expires_at: float  # wall clock
@@ -71,7 +75,8 @@ class Callers:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._entries: LRUCache[bytes, _Entry] = LRUCache(settings.near_entries)
+        self._entries: LRUCache[bytes, _Entry[Caller]] = LRUCache(settings.near_entries)
+        self._proofs: LRUCache[bytes, _Entry[Principal]] = LRUCache(settings.near_entries)
         self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
         self.counts = {"hit": 0, "miss": 0, "stale": 0}
 
@@ -79,7 +84,18 @@ class Callers:
         """Answer from memory alone, without waiting; None sends the request the long way."""
         if credential.refusal is not None:
             return None
-        entry: _Entry | None = self._entries.get(_key(credential))
+        caller = self._believed(self._entries.get(_key(credential)))
+        if caller is not None:
+            self.counts["hit"] += 1
+        return caller
+
+    def known_principal(self, credential: Credential) -> Principal | None:
+        """Tell from memory alone who a credential speaks for; None when it must be verified."""
+        if credential.refusal is not None:
+            return None
+        return self._believed(self._proofs.get(_key(credential)))
+
+    def _believed(self, entry: _Entry[T] | None) -> T | None:
         if (
             entry is None
             or entry.keys_generation != self._verifier.generation
@@ -87,8 +103,23 @@ class Callers:
             or self._clock() >= entry.expires_at
         ):
             return None
-        self.counts["hit"] += 1
-        return entry.caller
+        return entry.content
+
+    async def prove(self, credential: Credential) -> Principal:
+        """Verify alone: enough to compare people, and nobody is created or looked up for it.
+
+        Raises:
+            CredentialRejected: Checked and bad.
+            VerifierUnavailable: Keys cannot be asked.
+        """
+        principal = self.known_principal(credential)
+        if principal is not None:
+            return principal
+        generation = self._verifier.generation
+        principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
+        believed_until = self._monotonic() + principal.expires_at - self._clock()
+        self._proofs.insert(_key(credential), _Entry(principal, generation, believed_until, principal.expires_at))
+        return principal
 
     async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
         """Verify, find or create the records, remember.
