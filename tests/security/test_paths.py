@@ -190,7 +190,7 @@ async def test_p13_path_that_decodes_into_another_rule_is_refused(gateway: Gatew
 
 
 SEGMENT = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF), max_size=12).filter(
-    lambda text: "\x7f" != text
+    lambda text: text != "\x7f"
 )
 
 
