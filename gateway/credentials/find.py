@@ -16,7 +16,8 @@ _BLANKS = b" \t"
 # The scheme ends where the characters of a scheme end (RFC 9110 §5.6.2), so `bearer:x` is ours as well: whatever an
 # upstream might take for Bearer must be judged here and must not pass as somebody else's scheme.
 _BEARER = re.compile(rb"bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
-_TOKEN68 = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
+# token68 of RFC 9110 §11.2, but `=` anywhere: padding inside a token is for the decoder to refuse.
+_TOKEN68 = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 _API_TOKEN, _SYSTEM_TOKEN = b"agt_", b"ags_"
 
 
