@@ -9,7 +9,7 @@ from typing import Any
 from config.model import Settings
 from gateway.app import running
 from tests.support.clerk_keys import AUTHORIZED_PARTY, ISSUER, mint_token
-from tests.support.jwks_server import JwksServer, serve_jwks
+from tests.support.jwks_server import Answer, JwksServer, serve_jwks
 from tests.support.upstream import RecordingUpstream, recording_upstream
 from tests.support.wire import Reply, Wire, connected, request
 
@@ -92,9 +92,12 @@ def settings_for(database_url: str, jwks_url: str, upstream_url: str, **changes:
 
 
 @asynccontextmanager
-async def gateway_under_test(database_url: str, **changes: Any) -> AsyncIterator[GatewayUnderTest]:
-    """Run one."""
+async def gateway_under_test(
+    database_url: str, *, jwks_answer: Answer | None = None, jwks_body: bytes | None = None, **changes: Any
+) -> AsyncIterator[GatewayUnderTest]:
+    """Run one; what the key server answers can be set before the gateway asks."""
     async with serve_jwks() as jwks, recording_upstream() as upstream:
+        jwks.answer, jwks.body = jwks_answer, jwks_body or jwks.body
         settings = settings_for(database_url, jwks.url, upstream.url, **changes)
         async with running(settings) as gateway:
             yield GatewayUnderTest(gateway.listen.port, gateway.admin.port, upstream, jwks, settings)
