@@ -21,16 +21,18 @@ from tests.support.jwks_server import (
 from tests.support.wire import Reply, bearer
 
 BAD_SOURCES = [status_500, html, empty_keys, too_large, dropped, redirect, hang, slow_body]
-QUICK = {"clerk": {"jwks": {"ttl": "200ms", "cooldown": "50ms", "stale_ceiling": "600ms"}}}
+QUICK: dict[str, Any] = {"clerk": {"jwks": {"ttl": "200ms", "cooldown": "50ms", "stale_ceiling": "600ms"}}}
 DEADLINE_S = 20.0
 
 
 async def until(gateway: GatewayUnderTest, status: int, **claims: Any) -> Reply:
     """Ask until the answer has this status, for as long as a slow machine may need."""
     async with asyncio.timeout(DEADLINE_S):
-        while (reply := await gateway.get("/x", bearer(mint_token(**claims)))).status != status:
+        while True:
+            reply = await gateway.get("/x", bearer(mint_token(**claims)))
+            if reply.status == status:
+                return reply
             await asyncio.sleep(0.02)
-    return reply
 
 
 async def test_k01_flood_of_unknown_key_ids_makes_one_fetch(database_url: str) -> None:
@@ -118,7 +120,7 @@ async def test_k04_rotated_key_is_found_while_many_wait_and_the_old_one_is_refus
 
 
 async def test_k05_keys_that_cannot_be_used_are_skipped(database_url: str) -> None:
-    odd = [
+    odd: list[Any] = [
         {"kty": "oct", "kid": "ins_oct", "k": "c2VjcmV0"},
         jwk("private", "ins_private", d="AQAB"),
         jwk("encrypting", "ins_enc", use="enc"),

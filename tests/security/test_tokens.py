@@ -256,7 +256,7 @@ async def test_j14_both_versions_of_claims_name_one_role(gateway: GatewayUnderTe
 
 @pytest.mark.parametrize("version,role", [(2, "member"), (ABSENT, "admin"), (1, "admin")])
 async def test_j14_version_decides_which_claims_are_read(gateway: GatewayUnderTest, version: Any, role: str) -> None:
-    both = {"org_id": "org_2v1", "org_role": "org:admin", "o": {"id": "org_2v2", "rol": "member"}}
+    both: dict[str, Any] = {"org_id": "org_2v1", "org_role": "org:admin", "o": {"id": "org_2v2", "rol": "member"}}
 
     await gateway.get("/x", bearer(mint_token(v=version, **both)))
 

@@ -48,13 +48,20 @@ class GatewayUnderTest:
         async with connected(self.port) as wire:
             yield wire
 
+    async def admin(self, target: str) -> Reply:
+        """GET on the admin port."""
+        async with connected(self.admin_port) as wire:
+            return await wire.ask(request(target, "Connection: close"))
+
+    async def metrics(self) -> str:
+        """The text of /metrics."""
+        return (await self.admin("/metrics")).body.decode()
+
     async def metric(self, name: str, **labels: str) -> float:
         """Read one sample from /metrics; 0 when it does not exist."""
-        async with connected(self.admin_port) as wire:
-            reply = await wire.ask(request("/metrics", "Connection: close"))
         wanted = {f'{label}="{value}"' for label, value in labels.items()}
         total = 0.0
-        for line in reply.body.decode().splitlines():
+        for line in (await self.metrics()).splitlines():
             sample, _, value = line.rpartition(" ")
             if sample.partition("{")[0] == name and all(label in sample for label in wanted):
                 total += float(value)
