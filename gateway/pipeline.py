@@ -1,8 +1,8 @@
 """The whole way of a request, in plain values: start reading here.
 
     arrive    judge what came: fields, host, target, framing                                      pure
-    direct    find the own endpoint or the route, and what was presented                          pure
-    known     answer from the near cache, without waiting; None on any miss
+    direct    find the own endpoint or the route                                                  pure
+    known     find what was presented and answer from the near cache; None on any miss, never waits
     resolve   the same with waiting: verify, find or create the person
     depart    build the head the upstream receives                                                pure
 
@@ -17,10 +17,11 @@ from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.cookies import without_clerk
 from gateway.credentials.find import api_key_is_ours, authorization_is_ours, find_credentials
-from gateway.credentials.kinds import Carrier, Credential
+from gateway.credentials.kinds import Carrier, Credential, digest_of
 from gateway.credentials.session_cookie import CookieRules
+from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive, trace_lines
-from gateway.edge.fields import Slot
+from gateway.edge.fields import JudgedFields
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.errors import (
     CredentialConflict,
@@ -44,6 +45,8 @@ from gateway.upstream.exchange import OutgoingRequest
 from gateway.upstream.pool import Upstream
 from gateway.verify.principal import Principal
 
+# Members of an Enum cost eight times a module's constant to read (CPython 3.11).
+_HEADER, _NO_AUTH = Carrier.HEADER, Auth.NONE
 _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
@@ -128,44 +131,52 @@ class Pipeline:
         return arrived
 
     def direct(self, arrived: Arrived) -> Way:
-        """Find where the request leads and what was presented; nobody is asked yet.
+        """Find where the request leads.
 
         Raises:
             RouteUnknown: Nowhere.
             TargetInvalid: Somewhere else once decoded.
             MethodRefused: To an own endpoint without this method.
-            CredentialMissing: Nothing of our kinds, where something is demanded.
-            CredentialMalformed: A credential field that cannot be read.
         """
-        requested = arrived.fields.get(Slot.REQUESTED_METHOD) if arrived.incoming.method == "OPTIONS" else None
+        requested = arrived.fields.lifted[slots.REQUESTED_METHOD] if arrived.incoming.method == "OPTIONS" else None
         if requested is not None:
             return self._direct_preflight(arrived, requested)
-        way = self._direct(arrived)
-        if way.rule.auth is not Auth.NONE:
-            way.credentials = self._presented(way)
-        return way
+        return self._direct(arrived)
 
     def known(self, way: Way) -> Passage | None:
         """Let the request pass from memory alone; None when somebody must be asked.
 
         Raises:
+            CredentialMissing: Nothing of our kinds, where something is demanded.
+            CredentialMalformed: A credential field that cannot be read.
+            CredentialConflict: Two good credentials of different people.
             PolicyDenied: Known, and may not.
         """
-        credentials = way.credentials
-        if not credentials:
+        callers, rule = self.rooms.callers, way.rule
+        if way.asks_only or rule.auth is _NO_AUTH:
             return self._pass(way, None)
-        caller = self.rooms.callers.known(credentials[0])
+        token = _lone_bearer(way.arrived.fields)
+        if token is not None:
+            caller = callers.known(digest_of(_HEADER, token))
+            if caller is not None and caller.actor.principal.kind in rule.accepts:
+                return self._pass(way, caller)
+        way.credentials = self._presented(way)
+        if not way.credentials:
+            return self._pass(way, None)
+        if any(found.refusal is not None for found in way.credentials):
+            return None
+        caller = callers.known(way.credentials[0].digest)
         if caller is None:
             return None
-        for lesser in credentials[1:]:
-            other = self.rooms.callers.known_principal(lesser)
+        for lesser in way.credentials[1:]:
+            other = callers.known_principal(lesser.digest)
             if other is None:
                 return None
             _check_same_person(caller.actor.principal, other)
         return self._pass(way, caller)
 
     async def resolve(self, way: Way) -> Passage:
-        """Let the request pass after asking whoever must be asked.
+        """Let the request pass after asking whoever must be asked, once `known` could not tell.
 
         Raises:
             CredentialRejected: Checked and bad.
@@ -174,8 +185,6 @@ class Pipeline:
             PolicyDenied: Known, and may not; ActorUnknown likewise.
         """
         credentials = way.credentials
-        if not credentials:
-            return self._pass(way, None)
         try:
             caller = await self.rooms.callers.resolve(credentials[0], way.rule)
             for lesser in credentials[1:]:
@@ -197,41 +206,38 @@ class Pipeline:
             UpgradeUnsupported: A websocket handshake.
         """
         arrived, rule = way.arrived, way.rule
-        incoming, view = arrived.incoming, arrived.view
+        incoming = arrived.incoming
         if arrived.upgrade is not None and b"websocket" in arrived.upgrade.lower():
             raise UpgradeUnsupported
         lines = arrived.fields.lines
-        _keep_credentials(lines, way)
+        lifted = arrived.fields.lifted
+        if lifted[slots.AUTHORIZATION] or lifted[slots.API_KEY] or lifted[slots.COOKIE]:
+            _keep_credentials(lines, way)
         if arrived.chunked:
             lines.append(b"Transfer-Encoding: chunked")
         elif arrived.content_length is not None:
             lines.append(b"Content-Length: %d" % arrived.content_length)
         lines.append(
-            b"%bX-Request-Id: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-            b"X-Forwarded-Port: %d\r\n%b\r\n"
+            b"%bX-Request-Id: %b\r\n%b%b\r\n"
             % (
                 passage.caller.identity if passage.caller is not None else ANONYMOUS_BLOCK,
                 incoming.request_id.encode("ascii"),
-                view.address.encode("ascii"),
-                view.scheme.encode("ascii"),
-                view.host,
-                view.port,
+                arrived.view.lines,
                 trace_lines(arrived.fields),
             )
         )
         head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (
             incoming.method.encode("ascii"),
-            _target_for(arrived.target.raw, rule.strip_prefix),
+            arrived.target.raw if rule.strip_prefix is None else _target_for(arrived.target.raw, rule.strip_prefix),
             arrived.host.raw,
             b"\r\n".join(lines),
         )
+        has_body = arrived.has_body
         request = OutgoingRequest(
-            head,
-            is_head=incoming.method == "HEAD",
-            replayable=incoming.method in _REPLAYABLE and not arrived.has_body,
-            body_follows=arrived.has_body,
+            head, incoming.method == "HEAD", not has_body and incoming.method in _REPLAYABLE, has_body
         )
-        return Departure(self.rooms.upstreams[rule.upstream], request, self._cors_lines(way))
+        cors = self._cors_lines(way) if lifted[slots.ORIGIN] is not None else b""
+        return Departure(self.rooms.upstreams[rule.upstream], request, cors)
 
     def _direct(self, arrived: Arrived) -> Way:
         """Own endpoints first, then the first route that matches; nothing else is open."""
@@ -260,7 +266,7 @@ class Pipeline:
 
     def _preflight(self, arrived: Arrived, requested: bytes) -> Answer:
         fields = self.rooms.cors.preflight(
-            arrived.fields.get(Slot.ORIGIN), requested, arrived.fields.all(Slot.REQUESTED_HEADERS)
+            arrived.fields.lifted[slots.ORIGIN], requested, arrived.fields.all(slots.REQUESTED_HEADERS)
         )
         if fields is None:
             raise PolicyDenied("origin_not_allowed")
@@ -269,9 +275,9 @@ class Pipeline:
     def _presented(self, way: Way) -> tuple[Credential, ...]:
         fields, rule = way.arrived.fields, way.rule
         found = find_credentials(
-            fields.get(Slot.AUTHORIZATION),
-            fields.get(Slot.API_KEY),
-            fields.all(Slot.COOKIE),
+            fields.lifted[slots.AUTHORIZATION],
+            fields.lifted[slots.API_KEY],
+            fields.all(slots.COOKIE),
             self.rooms.cookie_rules,
             self.rooms.clock(),
         )
@@ -295,7 +301,7 @@ class Pipeline:
             return _ANONYMOUS
         kind = caller.actor.principal.kind
         try:
-            if way.credentials[0].carrier is Carrier.COOKIE and not rule.cross_site_allowed:
+            if way.credentials and way.credentials[0].carrier is Carrier.COOKIE and not rule.cross_site_allowed:
                 self._check_origin(way.arrived)
             if not rule.demands_nothing or caller.actor.principal.pending:
                 decide(caller.actor, rule)
@@ -310,17 +316,27 @@ class Pipeline:
         check_cross_site(
             arrived.incoming.method,
             arrived.upgrade is not None,
-            fields.get(Slot.ORIGIN),
-            fields.get(Slot.SEC_FETCH_SITE),
+            fields.lifted[slots.ORIGIN],
+            fields.lifted[slots.SEC_FETCH_SITE],
             self.rooms.own_origins,
         )
 
     def _cors_lines(self, way: Way) -> bytes:
-        origin = way.arrived.fields.get(Slot.ORIGIN)
-        if origin is None or way.rule.cors_upstream:
+        if way.rule.cors_upstream:
             return b""
-        fields = self.rooms.cors.fields(origin)
+        fields = self.rooms.cors.fields(way.arrived.fields.lifted[slots.ORIGIN])
         return b"".join(b"%b: %b\r\n" % field for field in fields) if fields is not None else b""
+
+
+def _lone_bearer(fields: JudgedFields) -> bytes | None:
+    """The token of the ordinary API request: one `Bearer` and nothing else that could be a credential of ours."""
+    lifted = fields.lifted
+    authorization, cookie = lifted[slots.AUTHORIZATION], lifted[slots.COOKIE]
+    if authorization is None or authorization[:7] != b"Bearer " or lifted[slots.API_KEY] is not None:
+        return None
+    if cookie is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
+        return None
+    return authorization[7:]
 
 
 def _check_same_person(one: Principal, two: Principal) -> None:
@@ -331,24 +347,25 @@ def _check_same_person(one: Principal, two: Principal) -> None:
 def _keep_credentials(lines: list[bytes], way: Way) -> None:
     """Let pass what is the application's; credentials of our kinds stay here unless the route forwards them."""
     fields, rule = way.arrived.fields, way.rule
-    authorization = fields.get(Slot.AUTHORIZATION)
+    authorization = fields.lifted[slots.AUTHORIZATION]
     if authorization is not None and (
         rule.forward_credentials or (rule.auth is not Auth.REQUIRED and not authorization_is_ours(authorization))
     ):
         lines.append(b"Authorization: " + authorization)
-    api_key = fields.get(Slot.API_KEY)
+    api_key = fields.lifted[slots.API_KEY]
     if api_key is not None and (rule.forward_credentials or not api_key_is_ours(api_key)):
         lines.append(b"X-API-Key: " + api_key)
-    cookies = fields.all(Slot.COOKIE)
+    cookies = fields.all(slots.COOKIE)
     if cookies:
         cookie = b"; ".join(cookies) if rule.forward_credentials else without_clerk(cookies)
         if cookie:
             lines.append(b"Cookie: " + cookie)
 
 
-def _target_for(raw: bytes, strip_prefix: str | None) -> bytes:
+def _target_for(raw: bytes, strip_prefix: str) -> bytes:
     """The target as received, without the route's prefix; never empty, always starting with a slash."""
-    if strip_prefix is None or not raw.startswith(prefix := strip_prefix.rstrip("/").encode("ascii")):
+    prefix = strip_prefix.rstrip("/").encode("ascii")
+    if not raw.startswith(prefix):
         return raw
     rest = raw[len(prefix) :]
     if rest.startswith(b"/"):

@@ -8,7 +8,6 @@ the ones it was verified with, and what we know of the person is fresh.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Generic, TypeVar
 
 from cachebox import LRUCache
@@ -80,20 +79,23 @@ class Callers:
         self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
         self.counts = {"hit": 0, "miss": 0, "stale": 0}
 
-    def known(self, credential: Credential) -> Caller | None:
-        """Answer from memory alone, without waiting; None sends the request the long way."""
-        if credential.refusal is not None:
+    def known(self, digest: bytes) -> Caller | None:
+        """Answer from memory alone, without waiting; None sends the request the long way.
+
+        Args:
+            digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
+        """
+        entry: _Entry[Caller] | None = self._entries.get(digest)
+        if entry is None:
             return None
-        caller = self._believed(self._entries.get(_key(credential)))
+        caller = self._believed(entry)
         if caller is not None:
             self.counts["hit"] += 1
         return caller
 
-    def known_principal(self, credential: Credential) -> Principal | None:
+    def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
-        if credential.refusal is not None:
-            return None
-        return self._believed(self._proofs.get(_key(credential)))
+        return self._believed(self._proofs.get(digest))
 
     def _believed(self, entry: _Entry[T] | None) -> T | None:
         if (
@@ -112,13 +114,14 @@ class Callers:
             CredentialRejected: Checked and bad.
             VerifierUnavailable: Keys cannot be asked.
         """
-        principal = self.known_principal(credential)
+        digest = credential.digest
+        principal = self.known_principal(digest) if credential.refusal is None else None
         if principal is not None:
             return principal
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         believed_until = self._monotonic() + principal.expires_at - self._clock()
-        self._proofs.insert(_key(credential), _Entry(principal, generation, believed_until, principal.expires_at))
+        self._proofs.insert(digest, _Entry(principal, generation, believed_until, principal.expires_at))
         return principal
 
     async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
@@ -131,7 +134,8 @@ class Callers:
             VerifierUnavailable: Keys or records cannot be asked, and nothing remembered is young enough.
             ActorUnknown: Our records refuse this person.
         """
-        caller = self.known(credential)
+        digest = credential.digest
+        caller = self.known(digest) if credential.refusal is None else None
         if caller is not None:
             return caller
         self.counts["miss"] += 1
@@ -145,7 +149,7 @@ class Callers:
         believed_until = min(now + principal.expires_at - self._clock(), believed_until)
         if believed_until > now:
             entry = _Entry(caller, generation, believed_until, principal.expires_at)
-            self._entries.insert(_key(credential), entry)
+            self._entries.insert(digest, entry)
         return caller
 
     async def _standing(self, principal: Principal) -> tuple[Standing, float]:
@@ -172,11 +176,6 @@ class Callers:
         read_at = self._monotonic()
         self._standings.insert(key, _Remembered(standing, read_at))
         return standing, read_at + settings.near_ttl
-
-
-def _key(credential: Credential) -> bytes:
-    """Hash the token with its kind and carrier (the `azp` rule differs between carriers); no raw secret is a key."""
-    return sha256(f"{credential.kind}\0{credential.carrier}\0{credential.token}".encode()).digest()
 
 
 def _subject_of(principal: Principal) -> Subject:

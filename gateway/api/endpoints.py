@@ -8,8 +8,8 @@ import orjson
 
 from gateway.actors.callers import Caller
 from gateway.answer import Answer
+from gateway.edge import slots
 from gateway.edge.arrival import Arrived
-from gateway.edge.fields import Slot
 from gateway.errors import ContentInvalid, ContentTypeUnsupported, CredentialMissing, MethodRefused
 from gateway.policy.routes import CompiledRoute
 
@@ -45,7 +45,7 @@ class Call:
             ContentTooLarge: Over BODY_CAP.
             ContentInvalid: Not JSON.
         """
-        media_type = (self.arrived.fields.get(Slot.CONTENT_TYPE) or b"").partition(b";")[0].strip().lower()
+        media_type = (self.arrived.fields.lifted[slots.CONTENT_TYPE] or b"").partition(b";")[0].strip().lower()
         if media_type not in (b"application/json", b"application/merge-patch+json"):
             raise ContentTypeUnsupported
         try:

@@ -34,11 +34,12 @@ _PROBLEMS = {
 }
 
 
-def openapi_document(prefix: str) -> dict[str, Any]:
+def openapi_document(prefix: str, *, organizations: bool = True) -> dict[str, Any]:
     """Assemble the document.
 
     Args:
         prefix: The setting `api.prefix`.
+        organizations: The setting `api.organizations`.
     """
     _, schemas = models_json_schema(
         [(document, "serialization") for document in _DOCUMENTS], ref_template="#/components/schemas/{model}"
@@ -67,14 +68,13 @@ def openapi_document(prefix: str) -> dict[str, Any]:
         "operationId": "currentOrganization",
         "responses": {"200": _json("The organization.", _schema("OrganizationDocument")), **_PROBLEMS},
     }
+    paths = {"/users/current": {"get": current}, f"{prefix}/users/current/settings": {"patch": settings}}
+    if organizations:
+        paths[f"{prefix}/organizations/current"] = {"get": organization}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Actorgate", "version": __version__, "description": "Own endpoints of the gateway."},
-        "paths": {
-            "/users/current": {"get": current},
-            f"{prefix}/users/current/settings": {"patch": settings},
-            f"{prefix}/organizations/current": {"get": organization},
-        },
+        "paths": paths,
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {

@@ -14,7 +14,7 @@ def own_endpoints(settings: Settings, users: Users, organizations: Organizations
     """Build the table; `api.prefix` goes before every path but `/users/current`."""
     prefix = settings.api.prefix
     current_user = CurrentUser(users, organizations)
-    document = openapi_document(prefix)
+    document = openapi_document(prefix, organizations=settings.api.organizations)
 
     async def openapi(call: Call) -> Answer:
         return json_answer(200, document)

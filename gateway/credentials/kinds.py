@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 
 
 class CredentialKind(StrEnum):
@@ -37,3 +38,16 @@ class Credential:
     carrier: Carrier
     token: str = field(repr=False)
     refusal: str | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """Key under which caches know it: a hash, because no raw secret is a cache key."""
+        return digest_of(self.carrier, self.token.encode())
+
+
+def digest_of(carrier: Carrier, token: bytes) -> bytes:
+    """Hash a token with its carrier (the `azp` rule differs between carriers); its kind follows from its text."""
+    return sha256(_PREFIXES[carrier] + token).digest()
+
+
+_PREFIXES = {carrier: carrier.encode() + b"\0" for carrier in Carrier}

@@ -1,11 +1,13 @@
 """What arrived, judged once: the first step of the pipeline. Pure."""
 
 import os
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.edge.fields import Field, JudgedFields, Slot, connection_options, judge_fields
+from gateway.edge import slots
+from gateway.edge.fields import Field, JudgedFields, connection_options, judge_fields
 from gateway.edge.forwarded import ClientView, Forwarded, ForwardingTrust
 from gateway.edge.host import Host, parse_host
 from gateway.edge.target import Target, parse_target
@@ -77,7 +79,7 @@ class Arrived:
     @property
     def wants_html(self) -> bool:
         """A browser's navigation: it lists text/html itself; API clients send `*/*` or JSON."""
-        return any(b"text/html" in value.lower() for value in self.fields.all(Slot.ACCEPT))
+        return any(b"text/html" in value.lower() for value in self.fields.all(slots.ACCEPT))
 
 
 def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
@@ -91,7 +93,7 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     if incoming.method in ("TRACE", "CONNECT"):
         raise MethodRefused
     fields = judge_fields(incoming.fields)
-    host_value = fields.get(Slot.HOST)
+    host_value = fields.lifted[slots.HOST]
     if host_value is None:
         raise HostInvalid("host_missing")
     host = parse_host(host_value)
@@ -100,40 +102,31 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
         incoming.request_id = view.request_id
     target = parse_target(incoming.target)
     content_length, chunked = _framing(fields, incoming)
-    options = connection_options(fields)
+    options = connection_options(fields) if fields.lifted[slots.CONNECTION] is not None else _NO_OPTIONS
     keep_alive = not chunked and (b"keep-alive" in options if incoming.http10 else b"close" not in options)
-    upgrade = fields.get(Slot.UPGRADE) if b"upgrade" in options else None
+    upgrade = fields.lifted[slots.UPGRADE] if b"upgrade" in options else None
     return Arrived(incoming, fields, target, host, view, content_length, chunked, keep_alive, upgrade, _expects(fields))
 
 
+_NO_OPTIONS: frozenset[bytes] = frozenset()
 _NOTHING_FORWARDED = Forwarded()
 
 
 def _forwarded(fields: JudgedFields) -> Forwarded:
-    lifted = fields.lifted
-    if not any(slot in lifted for slot in _FORWARDING):
+    if not any(fields.lifted[slots.FORWARDED_FOR : slots.REQUEST_ID + 1]):
         return _NOTHING_FORWARDED
     return Forwarded(
-        for_=tuple(fields.all(Slot.FORWARDED_FOR)),
-        proto=fields.once(Slot.FORWARDED_PROTO),
-        host=fields.once(Slot.FORWARDED_HOST),
-        port=fields.once(Slot.FORWARDED_PORT),
-        request_id=fields.once(Slot.REQUEST_ID),
+        for_=tuple(fields.all(slots.FORWARDED_FOR)),
+        proto=fields.once(slots.FORWARDED_PROTO),
+        host=fields.once(slots.FORWARDED_HOST),
+        port=fields.once(slots.FORWARDED_PORT),
+        request_id=fields.once(slots.REQUEST_ID),
     )
-
-
-_FORWARDING = (
-    Slot.FORWARDED_FOR,
-    Slot.FORWARDED_PROTO,
-    Slot.FORWARDED_HOST,
-    Slot.FORWARDED_PORT,
-    Slot.REQUEST_ID,
-)
 
 
 def _framing(fields: JudgedFields, incoming: Incoming) -> tuple[int | None, bool]:
     """Content-Length or chunks, never both, never a coding we would have to undo (RFC 9112 §6.1–6.3)."""
-    length, coding = fields.get(Slot.CONTENT_LENGTH), fields.get(Slot.TRANSFER_ENCODING)
+    length, coding = fields.lifted[slots.CONTENT_LENGTH], fields.lifted[slots.TRANSFER_ENCODING]
     if coding is not None:
         if length is not None or incoming.http10:
             raise RequestMalformed("framing_conflict")
@@ -148,7 +141,7 @@ def _framing(fields: JudgedFields, incoming: Incoming) -> tuple[int | None, bool
 
 
 def _expects(fields: JudgedFields) -> bool:
-    expect = fields.get(Slot.EXPECT)
+    expect = fields.lifted[slots.EXPECT]
     if expect is None:
         return False
     if expect.lower() != b"100-continue":
@@ -156,9 +149,14 @@ def _expects(fields: JudgedFields) -> bool:
     return True
 
 
+# Ids tell requests apart and are no secrets, so they need not cost a system call each.
+_random = random.Random(os.urandom(32))  # noqa: S311
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
 def new_request_id() -> str:
     """32 hex digits, unique; not a secret."""
-    return os.urandom(16).hex()
+    return f"{_random.getrandbits(128):032x}"
 
 
 def trace_lines(fields: JudgedFields) -> bytes:
@@ -167,11 +165,11 @@ def trace_lines(fields: JudgedFields) -> bytes:
     Returns:
         A `traceparent` line and, when it belongs to it, the caller's `tracestate`, each with its CRLF.
     """
-    given = fields.once(Slot.TRACEPARENT)
-    span = os.urandom(8).hex().encode("ascii")
-    match = _TRACEPARENT.fullmatch(given) if given is not None else None
+    given = fields.lifted[slots.TRACEPARENT]
+    span = _random.getrandbits(64) or 1
+    match = _TRACEPARENT.fullmatch(given) if given is not None and slots.TRACEPARENT not in fields.doubled else None
     if match is None:
-        return b"traceparent: 00-%b-%b-00\r\n" % (os.urandom(16).hex().encode("ascii"), span)
-    state = fields.once(Slot.TRACESTATE)
+        return b"traceparent: 00-%032x-%016x-00\r\n" % (_random.getrandbits(128) or 1, span)
+    state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
-    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], span, match[2], kept)
+    return b"traceparent: 00-%b-%016x-%b\r\n%b" % (match[1], span, match[2], kept)

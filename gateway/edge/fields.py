@@ -5,8 +5,8 @@ The upstream's answers have their own rules in `upstream/answer_fields.py`.
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
 
+from gateway.edge import slots
 from gateway.errors import CredentialMalformed, HostInvalid, RequestMalformed
 
 Field = tuple[bytes, bytes]
@@ -76,79 +76,49 @@ _PER_HOP = frozenset(
 )
 
 
-class Slot(IntEnum):
-    """What becomes of a field: PASS and DROP, or the place it is lifted into."""
-
-    PASS = 0
-    DROP = 1
-    HOST = 2
-    AUTHORIZATION = 3
-    API_KEY = 4
-    COOKIE = 5
-    CONNECTION = 6
-    CONTENT_LENGTH = 7
-    TRANSFER_ENCODING = 8
-    UPGRADE = 9
-    EXPECT = 10
-    TRACEPARENT = 11
-    TRACESTATE = 12
-    FORWARDED_FOR = 13
-    FORWARDED_PROTO = 14
-    FORWARDED_HOST = 15
-    FORWARDED_PORT = 16
-    REQUEST_ID = 17
-    # From here on a field is read and passes up as well.
-    ORIGIN = 18
-    SEC_FETCH_SITE = 19
-    ACCEPT = 20
-    REQUESTED_METHOD = 21
-    REQUESTED_HEADERS = 22
-    CONTENT_TYPE = 23
-
-
 _LIFTED = {
-    b"host": Slot.HOST,
-    b"authorization": Slot.AUTHORIZATION,
-    b"x-api-key": Slot.API_KEY,
-    b"cookie": Slot.COOKIE,
-    b"connection": Slot.CONNECTION,
-    b"content-length": Slot.CONTENT_LENGTH,
-    b"transfer-encoding": Slot.TRANSFER_ENCODING,
-    b"upgrade": Slot.UPGRADE,
-    b"expect": Slot.EXPECT,
-    b"traceparent": Slot.TRACEPARENT,
-    b"tracestate": Slot.TRACESTATE,
-    b"x-forwarded-for": Slot.FORWARDED_FOR,
-    b"x-forwarded-proto": Slot.FORWARDED_PROTO,
-    b"x-forwarded-host": Slot.FORWARDED_HOST,
-    b"x-forwarded-port": Slot.FORWARDED_PORT,
-    b"x-request-id": Slot.REQUEST_ID,
-    b"origin": Slot.ORIGIN,
-    b"sec-fetch-site": Slot.SEC_FETCH_SITE,
-    b"accept": Slot.ACCEPT,
-    b"access-control-request-method": Slot.REQUESTED_METHOD,
-    b"access-control-request-headers": Slot.REQUESTED_HEADERS,
-    b"content-type": Slot.CONTENT_TYPE,
+    b"host": slots.HOST,
+    b"authorization": slots.AUTHORIZATION,
+    b"x-api-key": slots.API_KEY,
+    b"cookie": slots.COOKIE,
+    b"connection": slots.CONNECTION,
+    b"content-length": slots.CONTENT_LENGTH,
+    b"transfer-encoding": slots.TRANSFER_ENCODING,
+    b"upgrade": slots.UPGRADE,
+    b"expect": slots.EXPECT,
+    b"traceparent": slots.TRACEPARENT,
+    b"tracestate": slots.TRACESTATE,
+    b"x-forwarded-for": slots.FORWARDED_FOR,
+    b"x-forwarded-proto": slots.FORWARDED_PROTO,
+    b"x-forwarded-host": slots.FORWARDED_HOST,
+    b"x-forwarded-port": slots.FORWARDED_PORT,
+    b"x-request-id": slots.REQUEST_ID,
+    b"origin": slots.ORIGIN,
+    b"sec-fetch-site": slots.SEC_FETCH_SITE,
+    b"accept": slots.ACCEPT,
+    b"access-control-request-method": slots.REQUESTED_METHOD,
+    b"access-control-request-headers": slots.REQUESTED_HEADERS,
+    b"content-type": slots.CONTENT_TYPE,
 }
 _SINGLE = frozenset(
     {
-        Slot.HOST,
-        Slot.AUTHORIZATION,
-        Slot.API_KEY,
-        Slot.CONTENT_LENGTH,
-        Slot.TRANSFER_ENCODING,
-        Slot.UPGRADE,
-        Slot.EXPECT,
-        Slot.ORIGIN,
-        Slot.SEC_FETCH_SITE,
-        Slot.REQUESTED_METHOD,
+        slots.HOST,
+        slots.AUTHORIZATION,
+        slots.API_KEY,
+        slots.CONTENT_LENGTH,
+        slots.TRANSFER_ENCODING,
+        slots.UPGRADE,
+        slots.EXPECT,
+        slots.ORIGIN,
+        slots.SEC_FETCH_SITE,
+        slots.REQUESTED_METHOD,
     }
 )
-_LISTS = frozenset({Slot.COOKIE, Slot.CONNECTION, Slot.FORWARDED_FOR, Slot.ACCEPT, Slot.REQUESTED_HEADERS})
+_LISTS = frozenset({slots.COOKIE, slots.CONNECTION, slots.FORWARDED_FOR, slots.ACCEPT, slots.REQUESTED_HEADERS})
 _NOT_NOMINABLE = frozenset({b"host", b"authorization", b"cookie", b"transfer-encoding", b"x-api-key"})
 _REMEMBERED = 4096
 
-_judged_names: dict[bytes, Slot] = {}
+_judged_names: dict[bytes, int] = {}
 
 
 def folded(name: bytes) -> bytes:
@@ -161,15 +131,15 @@ def is_dropped(name: bytes) -> bool:
     return name in _DROPPED or name in _PER_HOP or name.startswith(_DROPPED_PREFIXES)
 
 
-def judge_name(name: bytes) -> Slot:
+def judge_name(name: bytes) -> int:
     """Judge one raw spelling of a field name, and remember the verdict."""
     norm = folded(name)
     slot = _LIFTED.get(norm)
     if slot is None:
-        slot = Slot.DROP if is_dropped(norm) else Slot.PASS
+        slot = slots.DROP if is_dropped(norm) else slots.PASS
     elif norm != name.lower():
         # A lifted name in another spelling (`X_Api_Key`, `Content_Length`) is nobody's honest field.
-        slot = Slot.DROP
+        slot = slots.DROP
     if len(_judged_names) < _REMEMBERED:
         _judged_names[name] = slot
     return slot
@@ -182,7 +152,7 @@ class JudgedFields:
 
     Attributes:
         lines: Lines that pass up, `Name: value` without CRLF, in order, duplicates kept.
-        lifted: First value of each lifted field.
+        lifted: First value of each lifted field by its place (`edge/slots.py`), None when absent.
         lists: All values of lifted fields that may repeat.
         doubled: Lifted fields that came more than once and are not refused for it; their value is not to be trusted.
     """
@@ -191,21 +161,21 @@ class JudgedFields:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
-        self.lifted: dict[int, bytes] = {}
+        self.lifted: list[bytes | None] = [None] * slots.COUNT
         self.lists: dict[int, list[bytes]] = {}
         self.doubled: set[int] = set()
 
-    def get(self, slot: Slot) -> bytes | None:
+    def get(self, slot: int) -> bytes | None:
         """The value of a lifted field, None when absent."""
-        return self.lifted.get(slot)
+        return self.lifted[slot]
 
-    def all(self, slot: Slot) -> Sequence[bytes]:
+    def all(self, slot: int) -> Sequence[bytes]:
         """All values of a lifted list field, in order."""
         return self.lists.get(slot, ())
 
-    def once(self, slot: Slot) -> bytes | None:
+    def once(self, slot: int) -> bytes | None:
         """The value of a lifted field that came exactly once, else None."""
-        return None if slot in self.doubled else self.lifted.get(slot)
+        return None if slot in self.doubled else self.lifted[slot]
 
 
 def judge_fields(fields: Sequence[Field]) -> JudgedFields:
@@ -220,45 +190,44 @@ def judge_fields(fields: Sequence[Field]) -> JudgedFields:
         RequestMalformed: Another field twice that decides about framing or origin.
     """
     judged = JudgedFields()
-    lines = judged.lines
-    known = _judged_names
+    lines, lifted, known = judged.lines, judged.lifted, _judged_names
     for name, value in fields:
         slot = known.get(name)
         if slot is None:
             slot = judge_name(name)
-        if slot is Slot.PASS:
-            lines.append(b"%b: %b" % (name, value))
-        elif slot is not Slot.DROP:
-            _lift(judged, slot, name, value)
-    if Slot.CONNECTION in judged.lists:
+        if slot == 0:  # PASS; written as a number, here and below, because every line of every request comes by
+            lines.append(name + b": " + value)
+        elif slot != 1:  # DROP
+            if lifted[slot] is None:
+                lifted[slot] = value
+            else:
+                _double(judged, slot)
+            if slot in _LISTS:
+                judged.lists.setdefault(slot, []).append(value)
+            if slot >= 18:  # FIRST_THAT_PASSES
+                lines.append(name + b": " + value)
+    if lifted[6] is not None:  # CONNECTION
         _drop_nominated(judged, fields)
     return judged
 
 
-def _lift(judged: JudgedFields, slot: Slot, name: bytes, value: bytes) -> None:
-    if slot in _LISTS:
-        judged.lists.setdefault(slot, []).append(value)
-    if slot in judged.lifted:
-        if slot in _SINGLE:
-            _refuse_double(slot)
-        judged.doubled.add(slot)
-    else:
-        judged.lifted[slot] = value
-    if slot >= Slot.ORIGIN:
-        judged.lines.append(b"%b: %b" % (name, value))
+def _double(judged: JudgedFields, slot: int) -> None:
+    if slot in _SINGLE:
+        _refuse_double(slot)
+    judged.doubled.add(slot)
 
 
-def _refuse_double(slot: Slot) -> None:
-    if slot in (Slot.AUTHORIZATION, Slot.API_KEY):
+def _refuse_double(slot: int) -> None:
+    if slot in (slots.AUTHORIZATION, slots.API_KEY):
         raise CredentialMalformed("credential_field_doubled")
-    if slot is Slot.HOST:
+    if slot == slots.HOST:
         raise HostInvalid("host_doubled")
     raise RequestMalformed("field_doubled")
 
 
 def connection_options(judged: JudgedFields) -> frozenset[bytes]:
     """The lower-cased options of all Connection fields (RFC 9110 §7.6.1)."""
-    values = judged.all(Slot.CONNECTION)
+    values = judged.all(slots.CONNECTION)
     if not values:
         return frozenset()
     return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b",")) - {b""}
@@ -273,6 +242,6 @@ def _drop_nominated(judged: JudgedFields, fields: Sequence[Field]) -> None:
     judged.lines[:] = [
         b"%b: %b" % (name, value)
         for name, value in fields
-        if (slot := judge_name(name)) is Slot.PASS or slot >= Slot.ORIGIN
+        if (slot := judge_name(name)) == slots.PASS or slot >= slots.FIRST_THAT_PASSES
         if folded(name) not in blocked
     ]

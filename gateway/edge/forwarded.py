@@ -7,7 +7,7 @@ what we saw ourselves.
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.edge.host import Host, parse_host
@@ -55,6 +55,7 @@ class ClientView:
         host: Host as the client named it, a port included when it did.
         port: Port the client used.
         request_id: Of a trusted proxy, 8 to 128 characters; None: make one.
+        lines: The `X-Forwarded-*` lines the upstream receives, each with its CRLF.
     """
 
     address: str
@@ -62,6 +63,12 @@ class ClientView:
     host: bytes
     port: int
     request_id: str | None = None
+    lines: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %d\r\n"
+        values = (self.address.encode("ascii"), self.scheme.encode("ascii"), self.host, self.port)
+        object.__setattr__(self, "lines", lines % values)
 
 
 class ForwardingTrust:
@@ -98,8 +105,7 @@ class ForwardingTrust:
             forwarded: Forwarding fields as received.
         """
         if not self._networks or not self.trusts(peer):
-            port = host.port or _DEFAULT_PORTS[scheme]
-            return ClientView(_plain_address(peer), scheme, host.raw, port)
+            return _own_view(peer, scheme, host.raw, host.port)
         told_scheme = _SCHEMES.get((forwarded.proto or b"").lower(), scheme)
         told_host = _told_host(forwarded.host) or host
         port = _told_port(forwarded.port) or told_host.port or _DEFAULT_PORTS[told_scheme]
@@ -120,6 +126,12 @@ class ForwardingTrust:
             if not self.trusts(address):
                 break
         return address
+
+
+@lru_cache(maxsize=4096)
+def _own_view(peer: str, scheme: str, host: bytes, port: int | None) -> ClientView:
+    """What we saw ourselves: the same for every request of a connection, so it is written once."""
+    return ClientView(_plain_address(peer), scheme, host, port or _DEFAULT_PORTS[scheme])
 
 
 @lru_cache(maxsize=4096)

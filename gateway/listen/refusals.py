@@ -7,8 +7,8 @@ import structlog
 
 from gateway.answer import Answer
 from gateway.api.pages import Pages
+from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming
-from gateway.edge.fields import Slot
 from gateway.errors import GatewayError, RequestMalformed
 from gateway.pipeline import Way
 from gateway.policy.cors import Cors
@@ -40,13 +40,13 @@ class Refusals:
         """Answer for an error, and log it once."""
         self._tell(error, incoming, way)
         wants_html = arrived is not None and arrived.wants_html
-        cors = self._cors.fields(arrived.fields.get(Slot.ORIGIN)) if arrived is not None else None
+        cors = self._cors.fields(arrived.fields.lifted[slots.ORIGIN]) if arrived is not None else None
         page = self._pages.renderer(arrived.target.raw) if arrived is not None and wants_html else None
         return answer_for(error, incoming.request_id, cors=cors or (), page=page)
 
     def with_cors(self, answer: Answer, arrived: Arrived) -> Answer:
         """Let an allowed origin's script read an answer of ours."""
-        cors = self._cors.fields(arrived.fields.get(Slot.ORIGIN))
+        cors = self._cors.fields(arrived.fields.lifted[slots.ORIGIN])
         return Answer(answer.status, (*answer.fields, *cors), answer.body, answer.close) if cors else answer
 
     def _tell(self, error: Exception, incoming: Incoming, way: Way | None) -> None:
