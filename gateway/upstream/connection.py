@@ -5,6 +5,7 @@ llhttp (through httptools) judges the grammar in its strict mode; what it refuse
 """
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -20,6 +21,7 @@ HEAD_CAP = 64 * 1024
 """Bytes of an answer's field section; far above what servers send, far below what would hurt."""
 INTERIM_CAP = 16
 """Interim (1xx) answers before a final one; a server sends one or two."""
+_REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")  # RFC 9112 §4; llhttp lets other control characters pass
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -37,6 +39,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_lines",
         "_parser",
         "_reason",
+        "_unrelayed",
         "_violation",
         "_write_waiter",
         "answered",
@@ -69,7 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._connection_options: set[bytes] = set()
         self._reason = b""
         self._violation: str | None = None
-        self._head_size = self._interim = 0
+        self._head_size = self._interim = self._unrelayed = 0
 
     def begin(self, exchange: "Exchange", head: bytes, now: float, *, body_follows: bool) -> None:
         """Start an exchange: write the request's head (and whatever body is already at hand)."""
@@ -160,22 +163,33 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None or self._answer_done or self._parser is None:
             self.fail(UpstreamMalformed("unsolicited_bytes"))
             return
-        self.touched = self.pool.loop.time()
         self.heard = True
+        self._unrelayed += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._violation = "unsolicited_upgrade"
         except httptools.HttpParserError:
             self._violation = self._violation or "grammar"
-        if self._violation is not None and self.exchange is exchange:
-            self.fail(UpstreamMalformed(self._violation))
+        if self._answer_done:
+            # What follows a whole answer is nobody's: the answer stands, the connection does not.
+            self._closing |= self._violation is not None
+        elif self._violation is not None or self._unrelayed > HEAD_CAP:
+            self.fail(UpstreamMalformed(self._violation or "head_too_large"))
             return
+        if self.answered:
+            # Before the answer nothing counts: a head that trickles must not outlive `response_timeout`.
+            self.touched = self.pool.loop.time()
         exchange.sink.flush()
         if self._answer_done and self.exchange is exchange:
             self._finish()
 
-    # llhttp
+    # llhttp; it goes through a whole read, so that every callback has to ask whether its message still counts.
+
+    def on_message_begin(self) -> None:
+        """A message begins; after a final answer there must be none."""
+        if self._answer_done:
+            self._violation = self._violation or "bytes_after_answer"
 
     def on_status(self, reason: bytes) -> None:
         """Reason phrase, possibly in pieces."""
@@ -185,10 +199,9 @@ class UpstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field line of the head; after the head these are trailers, which are dropped."""
         self._head_size += len(name) + len(value) + 4
-        if self.answered:
-            return
         if self._head_size > HEAD_CAP:
-            self._violation = "head_too_large"
+            self._violation = self._violation or "head_too_large"
+        if self.answered or self._violation is not None:
             return
         verdict = judge_answer_name(name)
         if verdict is AnswerField.PASS:
@@ -214,20 +227,28 @@ class UpstreamConnection(asyncio.Protocol):
         if parser is None or exchange is None or self._violation is not None:
             return
         status = parser.get_status_code()
+        if not 100 <= status < 600 or _REASON.fullmatch(self._reason) is None:
+            self._violation = "status_line"
+            return
         if status < 200:
             self._skip_interim(status)
+            return
+        if self._unversed(parser.get_http_version()):
             return
         bodiless = exchange.request.is_head or status in (204, 304)
         if nominated := self._connection_options - {b"", b"close", b"keep-alive"} - NOT_NOMINABLE_ANSWER:
             self._lines = [line for line in self._lines if line.partition(b":")[0].lower() not in nominated]
         if bodiless:
             framing = Framing.NONE
+            if status == 204 and self._has_length:  # RFC 9110 §8.6; some clients would wait for that body
+                self._lines = [line for line in self._lines if line.partition(b":")[0].lower() != b"content-length"]
         elif self._chunked:
             framing = Framing.CHUNKED
         else:
             framing = Framing.LENGTH if self._has_length else Framing.UNTIL_CLOSE
         self.until_close = framing is Framing.UNTIL_CLOSE
         self.answered = True
+        self._unrelayed = 0
         exchange.sink.head(AnswerHead(status, self._reason, self._lines, framing, self._has_cors))
         if bodiless:
             # llhttp would wait for the body that Content-Length describes; there is none, and its state is spent.
@@ -235,6 +256,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser = None
             self._answer_done = True
             exchange.sink.end()
+
+    def _unversed(self, version: str) -> bool:
+        """Refuse versions whose framing we do not know; chunks in HTTP/1.0 end the connection (RFC 9112 §6.1)."""
+        if version not in ("1.1", "1.0"):
+            self._violation = "version"
+            return True
+        self._closing |= self._chunked and version == "1.0"
+        return False
 
     def _skip_interim(self, status: int) -> None:
         self._interim += 1
@@ -246,8 +275,9 @@ class UpstreamConnection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
         if self._answer_done:
-            self._violation = "body_where_none_belongs"
-        elif self.exchange is not None:
+            self._violation = self._violation or "body_where_none_belongs"
+        elif self.exchange is not None and self.answered and self._violation is None:
+            self._unrelayed = 0
             self.exchange.sink.body(data)
 
     def on_message_complete(self) -> None:
@@ -270,6 +300,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.completed(self)
         if self._closing or self.until_close:
             self._closing = True
-            self.transport.close()
+            # Not `close`, which first sends what is buffered: a rest of an upload nobody reads would hold the place.
+            self.transport.abort()
         else:
             self.pool.release(self)
