@@ -103,7 +103,7 @@ class Exchange:
     def lost(self, connection: UpstreamConnection, error: UpstreamError) -> None:
         """The connection broke, or broke a rule."""
         stale = isinstance(error, UpstreamUnreachable) and connection.served > 0 and not connection.heard
-        if stale and self.request.replayable and not self._replayed:
+        if stale and self.request.replayable and not self._replayed and not self.upstream.closed:
             # The upstream closed a kept connection just as we wrote: it never saw the request (RFC 9110 §9.2.2).
             self._replayed = True
             self.connection = None

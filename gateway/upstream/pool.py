@@ -16,6 +16,7 @@ class Upstream:
     Attributes:
         open: Connections open or being dialled.
         queued: Requests waiting for one.
+        closed: Nothing is dialled any more.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Upstream:
         idle_timeout_s: float,
         max_connections: int,
         queue_timeout_s: float,
+        kept_idle_s: float = KEPT_IDLE_S,
     ) -> None:
         self.name = name
         self.host = host
@@ -38,12 +40,14 @@ class Upstream:
         self.idle_timeout_s = idle_timeout_s
         self.max_connections = max_connections
         self.queue_timeout_s = queue_timeout_s
+        self.kept_idle_s = kept_idle_s
         self.loop = asyncio.get_running_loop()
         self.open = 0
+        self.closed = False
         self._idle: deque[UpstreamConnection] = deque()
         self._all: set[UpstreamConnection] = set()
         self._queue: deque[asyncio.Future[UpstreamConnection | None]] = deque()
-        self._sweep_every_s = min(1.0, max(0.02, min(response_timeout_s, idle_timeout_s) / 4))
+        self._sweep_every_s = min(1.0, max(0.02, min(response_timeout_s, idle_timeout_s, kept_idle_s) / 4))
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -75,62 +79,87 @@ class Upstream:
             UpstreamUnreachable: Refused, unresolvable, or broken.
             UpstreamTimedOut: No connection within `connect_timeout`.
         """
-        if self.open >= self.max_connections:
-            connection = await self._queue_up()
-            if connection is not None:
-                if connection.usable and not fresh:
-                    return connection
+        until = self.loop.time() + self.queue_timeout_s
+        while self.open >= self.max_connections:
+            connection = await self._queue_up(until)
+            if connection is None:
+                break  # the place is counted already
+            if connection.usable and not fresh:
+                return connection
+            if connection in self._all:
+                self._all.discard(connection)  # this dial takes its place
                 connection.abort()
-                self.open += 1
+                break
+            # It was lost on its way here and its place given back: stand in line again.
         else:
             self.open += 1
         return await self._dial()
 
-    async def _queue_up(self) -> UpstreamConnection | None:
+    async def _queue_up(self, until: float) -> UpstreamConnection | None:
         """Wait for a connection, or (None) for the right to dial one; the place is already counted in `open`."""
+        if self.closed:
+            raise UpstreamUnreachable("shutting_down")
         waiter: asyncio.Future[UpstreamConnection | None] = self.loop.create_future()
         self._queue.append(waiter)
+        # A timer of our own: `asyncio.timeout` may fire in the very turn that hands over a place, and lose it.
+        timer = self.loop.call_at(until, self._give_up, waiter)
         try:
-            async with asyncio.timeout(self.queue_timeout_s):
-                connection = await waiter
-        except TimeoutError:
-            raise UpstreamBusy("queue_timeout") from None
+            return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._return_place(waiter.result())
             raise
         finally:
-            waiter.cancel()
-        return connection
+            timer.cancel()
+
+    def _give_up(self, waiter: "asyncio.Future[UpstreamConnection | None]") -> None:
+        if not waiter.done():
+            waiter.set_exception(UpstreamBusy("queue_timeout"))
+        while self._queue and self._queue[0].done():
+            self._queue.popleft()
 
     def _return_place(self, connection: UpstreamConnection | None) -> None:
-        if connection is not None:
-            self.release(connection)
-        else:
+        if connection is None:
             self.open -= 1
             self._admit()
+        elif connection.usable:
+            self.release(connection)
 
     async def _dial(self) -> UpstreamConnection:
+        """Open a connection in a place that is already counted."""
         try:
             async with asyncio.timeout(self.connect_timeout_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self), self.host, self.port
-                )
+                connection = await self._open_connection()
         except BaseException as error:
             self.open -= 1
             self._admit()
             if isinstance(error, TimeoutError):
                 raise UpstreamTimedOut("connect_timeout") from None
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | UnicodeError):  # UnicodeError: a name no resolver takes
                 raise UpstreamUnreachable("connect_failed") from error
             raise
         self._all.add(connection)
+        if self.closed:
+            connection.abort()
+            raise UpstreamUnreachable("shutting_down")
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep)
         return connection
 
+    async def _open_connection(self) -> UpstreamConnection:
+        if self.closed:
+            raise UpstreamUnreachable("shutting_down")
+        _, connection = await self.loop.create_connection(lambda: UpstreamConnection(self), self.host, self.port)
+        if not connection.usable:
+            connection.abort()  # lost before anybody knew of it: `left` will not count it out
+            raise UpstreamUnreachable("closed_early")
+        return connection
+
     def release(self, connection: UpstreamConnection) -> None:
         """Take a connection back after a complete exchange."""
+        if self.closed:
+            connection.abort()
+            return
         while self._queue:
             waiter = self._queue.popleft()
             if not waiter.done():
@@ -164,13 +193,18 @@ class Upstream:
             if connection.exchange is not None:
                 if (error := connection.overdue(now)) is not None:
                     connection.fail(error)
-            elif connection in self._idle and now - connection.idle_since > KEPT_IDLE_S:
+            elif connection in self._idle and now - connection.idle_since > self.kept_idle_s:
                 self._idle.remove(connection)
                 connection.abort()
         self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep) if self._all else None
 
     def close(self) -> None:
-        """Drop every connection; exchanges under way fail."""
+        """Drop every connection and dial no more; exchanges under way or waiting fail."""
+        self.closed = True
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_exception(UpstreamUnreachable("shutting_down"))
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
