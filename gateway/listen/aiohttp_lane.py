@@ -10,12 +10,13 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from config.model import Limits
 from gateway.answer import Answer
 from gateway.api.endpoints import Call
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.errors import ContentTooLarge, HeadTooLarge, RequestMalformed
+from gateway.errors import ContentTooLarge, HeadTooLarge, RequestMalformed, UpstreamError
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.pipeline import Departure, Passage, Pipeline, Way
@@ -94,6 +95,10 @@ class AiohttpLane:
             status, keep_alive = answer.status, self._write(request, answer, incoming, arrived)
         label = way.rule.name if way is not None else NO_ROUTE
         self._metrics.answered(label, incoming.method, status, time.perf_counter() - started)
+        if request.protocol.writing_paused:
+            # The next request of this connection waits until the client took this answer: whoever pipelines
+            # requests and reads nothing fills no memory.
+            await request.writer.drain()
         return self._kept if keep_alive else self._closed
 
     def refuse_unread(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
@@ -122,10 +127,13 @@ class AiohttpLane:
                 raise ContentTooLarge
             self._invite_body(request, way)
             body = bytearray()
-            async for piece in request.content.iter_any():
-                body += piece
-                if len(body) > cap:
-                    raise ContentTooLarge
+            try:
+                async for piece in request.content.iter_any():
+                    body += piece
+                    if len(body) > cap:
+                        raise ContentTooLarge
+            except web.RequestPayloadError:
+                raise RequestMalformed("body_grammar") from None
             return bytes(body)
 
         if way.endpoint is None:  # pragma: no cover - the caller looked
@@ -148,7 +156,7 @@ class AiohttpLane:
         relay = Relay(
             transport,
             http10=arrived.incoming.http10,
-            keep_alive=arrived.keep_alive and not streams,
+            keep_alive=arrived.keep_alive and arrived.upgrade is None and not streams,
             cors=departure.cors,
             changed=wake.set,
         )
@@ -169,26 +177,22 @@ class AiohttpLane:
             if pump is not None:
                 pump.cancel()
         self._metrics.upstream_durations.observe(departure.upstream.name, time.perf_counter() - started)
-        return relay.status, self._concluded(relay, departure, transport, arrived)
+        return relay.status, self._concluded(relay, departure)
 
-    def _concluded(self, relay: Relay, departure: Departure, transport: asyncio.Transport, arrived: Arrived) -> bool:
+    def _concluded(self, relay: Relay, departure: Departure) -> bool:
         """Raise what can still be told, cut what cannot; True when the connection lives on."""
-        if relay.error is None:
-            return relay.keep_alive
-        self._metrics.upstream_failed(departure.upstream.name, relay.error.reason)
-        if not relay.started:
+        if isinstance(relay.error, UpstreamError):
+            self._metrics.upstream_failed(departure.upstream.name, relay.error.reason)
+        if relay.error is not None and not relay.started:
             raise relay.error
-        # The head is out: only a connection that ends too early tells the truth. Where the end of the connection
-        # is the end of the body (HTTP/1.0), it has to be a reset.
-        if arrived.incoming.http10:
-            transport.abort()
-        return False
+        return relay.keep_alive
 
     async def _pump(self, request: web.BaseRequest, way: Way, exchange: Exchange, relay: Relay) -> None:
         """Send the request's body as it arrives, as fast as the upstream takes it."""
         if not await exchange.connected():
             return
-        self._invite_body(request, way)
+        if not relay.started:  # between the pieces of an answer it would be read as part of it
+            self._invite_body(request, way)
         try:
             async for piece in request.content.iter_any():
                 framed = b"%x\r\n%b\r\n" % (len(piece), piece) if way.arrived.chunked else piece
@@ -203,11 +207,15 @@ class AiohttpLane:
         if way.arrived.chunked:
             await exchange.send(b"0\r\n\r\n")
         exchange.sent()
-        relay.keep_alive = way.arrived.keep_alive
+        if not relay.started:  # else the client was told already that this connection ends
+            relay.keep_alive = way.arrived.keep_alive and way.arrived.upgrade is None
 
     def _invite_body(self, request: web.BaseRequest, way: Way) -> None:
         """Say 100 now that the credential passed, to a client that waits for it (RFC 9110 §10.1.1)."""
-        if way.arrived.continue_wanted and request.transport is not None and not request.content.is_eof():
+        arrived = way.arrived
+        if not arrived.continue_wanted or arrived.incoming.http10 or request.content.is_eof():
+            return
+        if request.transport is not None:
             request.transport.write(_CONTINUE)
 
     def _check_size(self, incoming: Incoming) -> None:
@@ -220,8 +228,10 @@ class AiohttpLane:
         transport = request.transport
         if transport is None:
             return False
-        read = request.content.is_eof()
-        keep_alive = not answer.close and arrived is not None and arrived.keep_alive and read
+        keep_alive = False
+        if arrived is not None and not answer.close:
+            # What follows a declined upgrade may be of the other protocol: it is not read as HTTP.
+            keep_alive = arrived.keep_alive and arrived.upgrade is None and request.content.is_eof()
         transport.write(
             answer.serialise(
                 date=self._refusals.date(),
@@ -282,6 +292,21 @@ class _Connection(web.RequestHandler):
     def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane = lane
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; when a body turns out broken, tell whoever reads it.
+
+        aiohttp only queues the parser's error behind the request whose body it is, which would wait for ever (S03).
+        """
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            contents = [payload for _, payload in self._messages]
+            if self._current_request is not None:
+                contents.append(self._current_request.content)
+            for content in contents:
+                if not content.is_eof():
+                    content.set_exception(web.RequestPayloadError("body_grammar"))
+                    content.feed_eof()  # nothing more comes: no lingering over it either
 
     def handle_error(
         self,

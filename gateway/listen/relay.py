@@ -113,8 +113,15 @@ class Relay:
         self._changed()
 
     def failed(self, error: GatewayError) -> None:
-        """The exchange broke; after the head only cutting the connection tells the client the truth."""
+        """The exchange broke; after the head only cutting the connection tells the client the truth.
+
+        The owner closes it. Here it is reset where a close would lie, because the end of the connection is the end of
+        the body (HTTP/1.0), and where a close would never come, because the client does not read.
+        """
         self.flush()
+        self.keep_alive = False
+        if self.started and (self._http10 or self.congested):
+            self._transport.abort()
         self.error = error
         self.finished = True
         self._changed()
