@@ -1,9 +1,11 @@
 """Real servers, one of each per test process, and a fresh database per test."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from tests.support.postgres import PostgresPerWorker, PostgresServer
@@ -18,6 +20,11 @@ MAY_BLOCK = (
     ("provisioning/database/embedded.py", {"_spawn"}),  # a fork belongs on the thread that lives as long as the child
     ("provisioning/database/migrate.py", {"_run", "_upgrade"}),  # runs on a loop of its own, in a thread of its own
 )
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run on the loop that serves; its transports differ from asyncio's where it hurts."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
