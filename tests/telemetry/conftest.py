@@ -1,0 +1,5 @@
+"""What operators see, of a gateway that runs."""
+
+from tests.support.one_gateway import gateway, module_database_url, module_gateway
+
+__all__ = ["gateway", "module_database_url", "module_gateway"]
