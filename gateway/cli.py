@@ -59,8 +59,10 @@ def serve(*, config: ConfigFile = None) -> int:
 
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
+    from gateway.telemetry.logs import configure_logs
     from provisioning.errors import ProvisioningError
 
+    configure_logs()
     try:
         uvloop.run(serve_settings(settings))
     except (OSError, GatewayError, ProvisioningError) as error:

@@ -1,5 +1,6 @@
 """Logs: one JSON object a line on standard output, constant events with fields, ids only."""
 
+import json
 import logging
 import sys
 import time
@@ -8,10 +9,18 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 
 def _rendered(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
-    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    return _line(event)
+
+
+def _line(event: MutableMapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # a lone surrogate, an integer over 64 bits: a log line must never fail whoever writes it
+        return json.dumps(event, default=repr).encode("ascii")
 
 
 def configure_logs(level: int = logging.INFO) -> None:
@@ -20,7 +29,8 @@ def configure_logs(level: int = logging.INFO) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.dict_tracebacks,
+        # Not `dict_tracebacks`: it prints the local variables of every frame, tokens and cookies among them.
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
     ]
     structlog.configure(
         processors=[*processors, _rendered],
@@ -49,5 +59,5 @@ class _Foreign(logging.Handler):
         }
         if record.exc_info and record.exc_info[1] is not None:
             event["exception"] = repr(record.exc_info[1])
-        sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
+        sys.stdout.buffer.write(_line(event) + b"\n")
         sys.stdout.buffer.flush()
