@@ -6,9 +6,10 @@ bytes on the connection's transport, so that both lanes answer alike.
 
 import asyncio
 import time
+from itertools import chain
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
@@ -24,7 +25,7 @@ from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 
 LINGER_S = 1.0
-"""Seconds an answered request's unread body is still read, so that the close does not destroy our answer."""
+"""Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -219,7 +220,7 @@ class AiohttpLane:
             request.transport.write(_CONTINUE)
 
     def _check_size(self, incoming: Incoming) -> None:
-        size = len(incoming.target) + sum(len(name) + len(value) + 4 for name, value in incoming.fields)
+        size = len(incoming.target) + 4 * len(incoming.fields) + sum(map(len, chain.from_iterable(incoming.fields)))
         if size > self._limits.head_bytes or len(incoming.fields) > self._limits.head_fields:
             raise HeadTooLarge
 
@@ -272,7 +273,7 @@ class LaneServer(web.Server):
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=limits.keepalive,
-            lingering_time=LINGER_S,
+            lingering_time=0,  # `_Connection` lingers: it tells the client first that nothing more comes
             max_line_size=limits.head_bytes,
             max_field_size=limits.head_bytes,
             max_headers=limits.head_fields,
@@ -287,26 +288,47 @@ class LaneServer(web.Server):
 class _Connection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
-    __slots__ = ("_lane",)
+    __slots__ = ("_deaf", "_lane", "_unfinished")
 
     def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane = lane
+        self._deaf = False
+        self._unfinished: StreamReader | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse; when a body turns out broken, tell whoever reads it.
 
         aiohttp only queues the parser's error behind the request whose body it is, which would wait for ever (S03).
         """
+        if self._deaf:
+            return
         super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            contents = [payload for _, payload in self._messages]
-            if self._current_request is not None:
-                contents.append(self._current_request.content)
-            for content in contents:
-                if not content.is_eof():
-                    content.set_exception(web.RequestPayloadError("body_grammar"))
-                    content.feed_eof()  # nothing more comes: no lingering over it either
+        if self._messages:
+            message, content = self._messages[-1]
+            if not isinstance(message, _ErrInfo):
+                self._unfinished = content  # only the latest request can have a body that is still to come
+                return
+            self._deaf = True
+            if self._unfinished is not None and not self._unfinished.is_eof():
+                self._unfinished.set_exception(web.RequestPayloadError("body_grammar"))
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """End an answer, and with it a connection that must not go on.
+
+        Closing over bytes that still come would reset the connection and destroy the answer on its way. So, unless the
+        client meant to close too: no more from us, and what it sends is thrown away for a moment.
+        """
+        finished = await super().finish_response(request, resp, start_time)
+        transport = self.transport
+        if not resp.keep_alive and transport is not None and (self._deaf or request.keep_alive):
+            self._deaf = True
+            if not transport.is_closing():
+                transport.write_eof()
+                await asyncio.sleep(LINGER_S)  # cancelled as soon as the client closes
+        return finished
 
     def handle_error(
         self,

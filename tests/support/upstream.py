@@ -13,10 +13,15 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\no
 
 @dataclass
 class Received:
-    """One request as the upstream read it: its head as sent, and its decoded body."""
+    """One request as the upstream read it: its head as sent, and its decoded body.
+
+    Attributes:
+        whole: The body was read to its end.
+    """
 
     head: bytes
     body: bytes = b""
+    whole: bool = False
 
     @property
     def request_line(self) -> bytes:
@@ -80,6 +85,8 @@ class RecordingUpstream:
         respond: Answers a request whose body was read; False closes the connection.
         respond_early: Answers a request as soon as its head is there, when set.
         connections: How many were accepted.
+        writers: Connections open now.
+        most_open: The most connections that were open at once.
     """
 
     port: int = 0
@@ -87,6 +94,7 @@ class RecordingUpstream:
     respond: Responder = answer_ok
     respond_early: Responder | None = None
     connections: int = 0
+    most_open: int = 0
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -100,10 +108,15 @@ class RecordingUpstream:
         """The latest request."""
         return self.received[-1]
 
+    async def seen(self, count: int) -> None:
+        """Wait until this many requests began to arrive."""
+        await until(lambda: len(self.received) >= count)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read requests until the peer or the responder ends it."""
         self.connections += 1
         self.writers.add(writer)
+        self.most_open = max(self.most_open, len(self.writers))
         try:
             while await self._one(reader, writer):
                 await writer.drain()
@@ -123,6 +136,13 @@ class RecordingUpstream:
         return await self.respond(received, reader, writer) is not False
 
 
+async def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110 - any condition, not only those somebody announces
+            await asyncio.sleep(0.002)
+
+
 async def read_body(received: Received, reader: asyncio.StreamReader) -> None:
     """Read a body by the framing fields, strictly."""
     if received.all("transfer-encoding") == ["chunked"]:
@@ -134,6 +154,7 @@ async def read_body(received: Received, reader: asyncio.StreamReader) -> None:
         (length,) = lengths
         assert re.fullmatch("[0-9]+", length)
         received.body = await reader.readexactly(int(length))
+    received.whole = True
 
 
 @asynccontextmanager

@@ -126,6 +126,17 @@ class Wire:
             except ConnectionError:
                 return True
 
+    async def rest(self) -> bytes:
+        """Everything up to the end of the connection, however it ends."""
+        data = b""
+        async with asyncio.timeout(DEADLINE_S):
+            try:
+                while piece := await self.reader.read(65536):
+                    data += piece
+            except ConnectionError:
+                pass
+        return data
+
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Wire]:
