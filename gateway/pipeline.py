@@ -126,6 +126,8 @@ class Pipeline:
             HostUnknown: A host that is not served here.
         """
         arrived = arrive(incoming, self.rooms.trust)
+        if arrived.fields.claims:
+            self.rooms.metrics.claims_dropped += arrived.fields.claims
         if self.rooms.hosts and arrived.host.name not in self.rooms.hosts:
             raise HostUnknown
         return arrived
@@ -296,7 +298,7 @@ class Pipeline:
         metrics, rule = self.rooms.metrics, way.rule
         if caller is None:
             if not way.asks_only:
-                decide(None, rule)
+                self._check_anonymous(rule)
             metrics.decided("none", "anonymous", "ok")
             return _ANONYMOUS
         kind = caller.actor.principal.kind
@@ -310,6 +312,13 @@ class Pipeline:
             raise
         metrics.decided(kind, "allowed", "ok")
         return Passage(caller)
+
+    def _check_anonymous(self, rule: CompiledRoute) -> None:
+        try:
+            decide(None, rule)
+        except CredentialMissing as error:
+            self.rooms.metrics.decided("none", "denied", error.reason)
+            raise
 
     def _check_origin(self, arrived: Arrived) -> None:
         fields = arrived.fields

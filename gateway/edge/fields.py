@@ -136,10 +136,10 @@ def judge_name(name: bytes) -> int:
     norm = folded(name)
     slot = _LIFTED.get(norm)
     if slot is None:
-        slot = slots.DROP if is_dropped(norm) else slots.PASS
+        slot = slots.DROP if norm in _PER_HOP else slots.CLAIM if is_dropped(norm) else slots.PASS
     elif norm != name.lower():
         # A lifted name in another spelling (`X_Api_Key`, `Content_Length`) is nobody's honest field.
-        slot = slots.DROP
+        slot = slots.CLAIM
     if len(_judged_names) < _REMEMBERED:
         _judged_names[name] = slot
     return slot
@@ -155,15 +155,17 @@ class JudgedFields:
         lifted: First value of each lifted field by its place (`edge/slots.py`), None when absent.
         lists: All values of lifted fields that may repeat.
         doubled: Lifted fields that came more than once and are not refused for it; their value is not to be trusted.
+        claims: How many fields claimed what is ours to say, and were dropped (H02).
     """
 
-    __slots__ = ("doubled", "lifted", "lines", "lists")
+    __slots__ = ("claims", "doubled", "lifted", "lines", "lists")
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.lifted: list[bytes | None] = [None] * slots.COUNT
         self.lists: dict[int, list[bytes]] = {}
         self.doubled: set[int] = set()
+        self.claims = 0
 
     def get(self, slot: int) -> bytes | None:
         """The value of a lifted field, None when absent."""
@@ -197,7 +199,7 @@ def judge_fields(fields: Sequence[Field]) -> JudgedFields:
             slot = judge_name(name)
         if slot == 0:  # PASS; written as a number, here and below, because every line of every request comes by
             lines.append(name + b": " + value)
-        elif slot != 1:  # DROP
+        elif slot > 1:  # DROP
             if lifted[slot] is None:
                 lifted[slot] = value
             else:
@@ -206,6 +208,8 @@ def judge_fields(fields: Sequence[Field]) -> JudgedFields:
                 judged.lists.setdefault(slot, []).append(value)
             if slot >= 18:  # FIRST_THAT_PASSES
                 lines.append(name + b": " + value)
+        elif slot < 0:  # CLAIM
+            judged.claims += 1
     if lifted[6] is not None:  # CONNECTION
         _drop_nominated(judged, fields)
     return judged

@@ -6,6 +6,8 @@ much as reading a module's constant (CPython 3.11).
 
 from typing import Final
 
+CLAIM: Final = -1
+"""Dropped, and counted: nobody honest sends it."""
 PASS: Final = 0
 DROP: Final = 1
 HOST: Final = 2

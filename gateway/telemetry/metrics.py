@@ -52,6 +52,7 @@ class Metrics(Collector):
         self.requests: dict[tuple[str, str, int], int] = {}
         self.decisions: dict[tuple[str, str, str], int] = {}
         self.upstream_errors: dict[tuple[str, str], int] = {}
+        self.claims_dropped = 0
         self.durations = Histogram()
         self.upstream_durations = Histogram()
 
@@ -80,6 +81,11 @@ class Metrics(Collector):
             "Decisions about credentials.",
             ["kind", "outcome", "reason"],
             self.decisions.items(),
+        )
+        yield CounterMetricFamily(
+            "gateway_identity_claims_dropped",
+            "Client fields that named an identity, or posed as a proxy's.",
+            value=self.claims_dropped,
         )
         yield self.upstream_durations.family(
             "gateway_upstream_request_duration_seconds", "From head sent to answer complete.", "upstream"

@@ -52,6 +52,16 @@ async def test_h02_identity_with_underscores_is_dropped(gateway: GatewayUnderTes
     assert gateway.upstream.last.one("x-actor-id").startswith("usr_")
 
 
+async def test_h02_dropped_identity_is_counted(gateway: GatewayUnderTest) -> None:
+    before = await gateway.metric("gateway_identity_claims_dropped_total")
+
+    await gateway.get(
+        "/public/x", "X_Actor_Id: admin", "Remote-User: admin", "TE: trailers", "X-Request-Id: honest-one"
+    )
+
+    assert await gateway.metric("gateway_identity_claims_dropped_total") == before + 2
+
+
 @pytest.mark.parametrize(
     "name", ["X.Actor.Id", "X-Actor.Id", "Remote_Groups", "remote.user", "X+Actor+Id", "X!Actor~Id"]
 )

@@ -14,6 +14,7 @@ FAMILIES = (
     "gateway_requests_total",
     "gateway_request_duration_seconds_bucket",
     "gateway_auth_decisions_total",
+    "gateway_identity_claims_dropped_total",
     "gateway_upstream_request_duration_seconds_bucket",
     "gateway_upstream_errors_total",
     "gateway_upstream_connections",
