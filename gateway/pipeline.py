@@ -213,7 +213,7 @@ class Pipeline:
             raise UpgradeUnsupported
         lines = arrived.fields.lines
         lifted = arrived.fields.lifted
-        if lifted[slots.AUTHORIZATION] or lifted[slots.API_KEY] or lifted[slots.COOKIE]:
+        if lifted[slots.AUTHORIZATION] or lifted[slots.API_KEY] or lifted[slots.COOKIE] is not None:
             _keep_credentials(lines, way)
         if arrived.chunked:
             lines.append(b"Transfer-Encoding: chunked")

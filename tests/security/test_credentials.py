@@ -212,6 +212,12 @@ async def test_other_cookies_pass_byte_for_byte(gateway: GatewayUnderTest, cooki
     assert gateway.upstream.last.one("cookie") == cookie.strip()
 
 
+async def test_cookies_after_an_empty_cookie_field_pass(gateway: GatewayUnderTest) -> None:
+    await gateway.get("/public/x", "Cookie:", f"Cookie: a=1; __session={mint_token()}", "Cookie: b=2")
+
+    assert gateway.upstream.last.one("cookie") == "a=1; b=2"
+
+
 @pytest.mark.parametrize("target", ["/forwarded/x", "/forwarded-public/x"])
 async def test_route_that_forwards_credentials_sends_them_as_they_came(gateway: GatewayUnderTest, target: str) -> None:
     token = mint_token()
