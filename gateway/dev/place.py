@@ -88,7 +88,7 @@ def examples(place: Place, persona: str, token: str) -> tuple[Example, ...]:
             "201: another token, which lives an hour",
             _curl("-H", "Content-Type: application/json", "-d", minting, f"{place.issuer_url}/v1/dev/tokens"),
         ),
-        Example("The same on a terminal", shlex.join((*place.token_command, persona))),
+        Example("The same with a command of the gateway", shlex.join((*place.token_command, persona))),
     )
 
 
