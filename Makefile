@@ -20,10 +20,23 @@ dev: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests $(ARGS)
 
+# Real browsers, proxies and clients; installs what is missing through apt-get when root.
+test-edge: $(STAMP)
+	@tests/programs/install
+	@$(BIN)/python -m pytest tests/programs $(ARGS)
+
 check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.throughput $(ARGS)
+
+# Long runs, then every property test over many times as many examples.
+nightly: $(STAMP)
+	@$(BIN)/python -m pytest tests/nightly $(ARGS)
+	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m hypothesis tests $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist
