@@ -67,17 +67,11 @@ class Challenge:
         return cls(**{name: text.strip('"') for name, text in pairs.items()})
 
 
-class Wire:
-    """One connection."""
+class Answers:
+    """Answers, read strictly from a stream."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader) -> None:
         self.reader = reader
-        self.writer = writer
-
-    async def send(self, raw: bytes) -> None:
-        """Send bytes."""
-        self.writer.write(raw)
-        await self.writer.drain()
 
     async def reply(self, method: str = "GET") -> Reply:
         """Read one answer; its framing must be sound."""
@@ -113,11 +107,6 @@ class Wire:
         length = reply.get("content-length")
         return await (self.reader.read() if length is None else self.reader.readexactly(int(length)))
 
-    async def ask(self, raw: bytes) -> Reply:
-        """Send a request and read its answer."""
-        await self.send(raw)
-        return await self.reply(raw.split(b" ", 1)[0].decode("latin-1"))
-
     async def closed(self) -> bool:
         """Tell whether the peer ends the connection without another byte."""
         async with asyncio.timeout(DEADLINE_S):
@@ -136,6 +125,24 @@ class Wire:
             except ConnectionError:
                 pass
         return data
+
+
+class Wire(Answers):
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(reader)
+        self.writer = writer
+
+    async def send(self, raw: bytes) -> None:
+        """Send bytes."""
+        self.writer.write(raw)
+        await self.writer.drain()
+
+    async def ask(self, raw: bytes) -> Reply:
+        """Send a request and read its answer."""
+        await self.send(raw)
+        return await self.reply(raw.split(b" ", 1)[0].decode("latin-1"))
 
 
 @asynccontextmanager

@@ -1,0 +1,5 @@
+"""One gateway for the tests of a module, over a real socket."""
+
+from tests.support.one_gateway import gateway, module_database_url, module_gateway
+
+__all__ = ["gateway", "module_database_url", "module_gateway"]
