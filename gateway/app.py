@@ -26,6 +26,7 @@ from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.listen.aiohttp_lane import AiohttpLane, LaneServer
+from gateway.listen.fast_lane import FastLane
 from gateway.listen.refusals import Refusals
 from gateway.pipeline import Pipeline, Rooms
 from gateway.policy.cors import Cors
@@ -219,16 +220,20 @@ async def _start_lane(
     """Listen: the last thing to start, and the first to end, with what is under way finished before."""
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     refusals = Refusals(rooms.cors, pages)
-    lane = AiohttpLane(Pipeline(rooms), refusals, settings.limits, "http")
-    connections = LaneServer(lane, settings.limits)
+    pipeline = Pipeline(rooms)
+    unusual = LaneServer(AiohttpLane(pipeline, refusals, settings.limits, "http"), settings.limits)
+    fast = FastLane(pipeline, refusals, settings.limits, "http", unusual) if settings.fast_lane else None
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(connections, sock=listener, backlog=_BACKLOG)
+    server = await loop.create_server(fast or unusual, sock=listener, backlog=_BACKLOG)
 
     async def drain() -> None:
         server.close()
         await asyncio.sleep(0)  # let what was accepted a moment ago begin
-        connections.pre_shutdown()
-        await connections.shutdown(settings.drain_grace)
+        unusual.pre_shutdown()
+        waits = [unusual.shutdown(settings.drain_grace)]
+        if fast is not None:
+            waits.append(fast.drain(settings.drain_grace))
+        await asyncio.gather(*waits)
 
     stack.push_async_callback(drain)
 

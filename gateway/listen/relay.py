@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gateway.errors import GatewayError
 from gateway.upstream.answer import AnswerHead, Framing
 
+_CHUNKED, _UNTIL_CLOSE = Framing.CHUNKED, Framing.UNTIL_CLOSE  # read once: see edge/slots.py
 HIGH_WATER = 128 * 1024
 """Bytes waiting in the client's transport before the upstream is paused."""
 
@@ -76,7 +77,7 @@ class Relay:
         self.status = head.status
         self.started = True
         lines = head.lines
-        if head.framing in (Framing.CHUNKED, Framing.UNTIL_CLOSE):
+        if head.framing is _CHUNKED or head.framing is _UNTIL_CLOSE:
             if self._http10:
                 self.keep_alive = False
             else:
@@ -101,10 +102,10 @@ class Relay:
 
     def flush(self) -> None:
         """Write what this read from the upstream gave."""
-        if self._out:
+        if self._out and not self._transport.is_closing():  # uvloop raises where asyncio ignores
             self._transport.write(b"".join(self._out))
             self._out.clear()
-            if self.congested:
+            if self._transport.get_write_buffer_size() > HIGH_WATER:
                 self._changed()
 
     def done(self) -> None:

@@ -1,8 +1,8 @@
 """What an upstream answered, as values: the head we relay and how its body is delimited."""
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
-from typing import Protocol
+from enum import Enum
+from typing import Final, Protocol
 
 from gateway.edge.fields import folded
 from gateway.errors import GatewayError
@@ -59,16 +59,13 @@ class AnswerSink(Protocol):
         """The exchange broke; after `head` the client's connection can only be cut."""
 
 
-class AnswerField(IntEnum):
-    """What becomes of a field of an upstream's answer."""
-
-    PASS = 0
-    DROP = 1
-    CONTENT_LENGTH = 2
-    TRANSFER_ENCODING = 3
-    CONNECTION = 4
-    ALLOW_ORIGIN = 5
-
+# What becomes of a field of an upstream's answer: plain integers for the reason `edge/slots.py` gives.
+PASS: Final = 0
+DROP: Final = 1
+CONTENT_LENGTH: Final = 2
+TRANSFER_ENCODING: Final = 3
+CONNECTION: Final = 4
+ALLOW_ORIGIN: Final = 5
 
 _PER_HOP = frozenset(
     {b"keep-alive", b"te", b"trailer", b"upgrade", b"proxy-authenticate", b"proxy-connection", b"proxy-authorization"}
@@ -77,25 +74,26 @@ _PER_HOP = frozenset(
 _OURS = (b"x-actor-", b"x-organization-", b"x-subscription-", b"x-forwarded-", b"x-clerk-")
 _OURS_EXACT = frozenset({b"x-feature-flags", b"x-request-id", b"forwarded"})
 _READ = {
-    b"content-length": AnswerField.CONTENT_LENGTH,
-    b"transfer-encoding": AnswerField.TRANSFER_ENCODING,
-    b"connection": AnswerField.CONNECTION,
-    b"access-control-allow-origin": AnswerField.ALLOW_ORIGIN,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"access-control-allow-origin": ALLOW_ORIGIN,
 }
 _REMEMBERED = 4096
-_judged_names: dict[bytes, AnswerField] = {}
+judged_names: dict[bytes, int] = {}
+"""Verdicts so far, by raw spelling; `judge_answer_name` fills it."""
 
 
-def judge_answer_name(name: bytes) -> AnswerField:
+def judge_answer_name(name: bytes) -> int:
     """Judge one raw spelling of an answer's field name; remembered, bounded."""
-    verdict = _judged_names.get(name)
+    verdict = judged_names.get(name)
     if verdict is None:
         norm = folded(name)
-        verdict = _READ.get(name.lower(), AnswerField.PASS)
+        verdict = _READ.get(name.lower(), PASS)
         if norm in _PER_HOP or norm in _OURS_EXACT or norm.startswith(_OURS):
-            verdict = AnswerField.DROP
-        if len(_judged_names) < _REMEMBERED:
-            _judged_names[name] = verdict
+            verdict = DROP
+        if len(judged_names) < _REMEMBERED:
+            judged_names[name] = verdict
     return verdict
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gateway.errors import UpstreamError, UpstreamMalformed, UpstreamTimedOut, UpstreamUnreachable
-from gateway.upstream.answer import NOT_NOMINABLE_ANSWER, AnswerField, AnswerHead, Framing, judge_answer_name
+from gateway.upstream import answer
+from gateway.upstream.answer import NOT_NOMINABLE_ANSWER, AnswerHead, Framing, judge_answer_name, judged_names
 
 if TYPE_CHECKING:
     from gateway.upstream.exchange import Exchange
     from gateway.upstream.pool import Upstream
 
+_NONE, _LENGTH, _CHUNKED, _UNTIL_CLOSE = Framing.NONE, Framing.LENGTH, Framing.CHUNKED, Framing.UNTIL_CLOSE
 HEAD_CAP = 64 * 1024
 """Bytes of an answer's field section; far above what servers send, far below what would hurt."""
 INTERIM_CAP = 16
@@ -203,22 +205,24 @@ class UpstreamConnection(asyncio.Protocol):
             self._violation = self._violation or "head_too_large"
         if self.answered or self._violation is not None:
             return
-        verdict = judge_answer_name(name)
-        if verdict is AnswerField.PASS:
-            self._lines.append(b"%b: %b" % (name, value))
-        elif verdict is not AnswerField.DROP:
+        verdict = judged_names.get(name)
+        if verdict is None:
+            verdict = judge_answer_name(name)
+        if verdict == 0:  # PASS; a number, because every field of every answer comes by
+            self._lines.append(name + b": " + value)
+        elif verdict != 1:  # DROP
             self._read_field(verdict, name, value)
 
-    def _read_field(self, verdict: AnswerField, name: bytes, value: bytes) -> None:
-        if verdict is AnswerField.TRANSFER_ENCODING:
+    def _read_field(self, verdict: int, name: bytes, value: bytes) -> None:
+        if verdict == answer.TRANSFER_ENCODING:
             if value.strip().lower() != b"chunked" or self._chunked:
                 self._violation = "transfer_coding"
             self._chunked = True
-        elif verdict is AnswerField.CONNECTION:
+        elif verdict == answer.CONNECTION:
             self._connection_options.update(option.strip().lower() for option in value.split(b","))
         else:
-            self._has_length |= verdict is AnswerField.CONTENT_LENGTH
-            self._has_cors |= verdict is AnswerField.ALLOW_ORIGIN
+            self._has_length |= verdict == answer.CONTENT_LENGTH
+            self._has_cors |= verdict == answer.ALLOW_ORIGIN
             self._lines.append(b"%b: %b" % (name, value))
 
     def on_headers_complete(self) -> None:
@@ -236,17 +240,17 @@ class UpstreamConnection(asyncio.Protocol):
         if self._unversed(parser.get_http_version()):
             return
         bodiless = exchange.request.is_head or status in (204, 304)
-        if nominated := self._connection_options - {b"", b"close", b"keep-alive"} - NOT_NOMINABLE_ANSWER:
-            self._lines = [line for line in self._lines if line.partition(b":")[0].lower() not in nominated]
+        if self._connection_options:
+            self._drop_nominated()
         if bodiless:
-            framing = Framing.NONE
+            framing = _NONE
             if status == 204 and self._has_length:  # RFC 9110 §8.6; some clients would wait for that body
                 self._lines = [line for line in self._lines if line.partition(b":")[0].lower() != b"content-length"]
         elif self._chunked:
-            framing = Framing.CHUNKED
+            framing = _CHUNKED
         else:
-            framing = Framing.LENGTH if self._has_length else Framing.UNTIL_CLOSE
-        self.until_close = framing is Framing.UNTIL_CLOSE
+            framing = _LENGTH if self._has_length else _UNTIL_CLOSE
+        self.until_close = framing is _UNTIL_CLOSE
         self.answered = True
         self._unrelayed = 0
         exchange.sink.head(AnswerHead(status, self._reason, self._lines, framing, self._has_cors))
@@ -256,6 +260,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser = None
             self._answer_done = True
             exchange.sink.end()
+
+    def _drop_nominated(self) -> None:
+        nominated = self._connection_options - {b"", b"close", b"keep-alive"} - NOT_NOMINABLE_ANSWER
+        if nominated:
+            self._lines = [line for line in self._lines if line.partition(b":")[0].lower() not in nominated]
 
     def _unversed(self, version: str) -> bool:
         """Refuse versions whose framing we do not know; chunks in HTTP/1.0 end the connection (RFC 9112 §6.1)."""
