@@ -5,6 +5,8 @@ is one write; nothing is ever held beyond that read.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 from gateway.errors import GatewayError
@@ -122,7 +124,18 @@ class Relay:
         self.flush()
         self.keep_alive = False
         if self.started and (self._http10 or self.congested):
-            self._transport.abort()
+            _reset(self._transport)
         self.error = error
         self.finished = True
         self._changed()
+
+
+_LINGER_NOT = struct.pack("ii", 1, 0)
+
+
+def _reset(transport: asyncio.WriteTransport) -> None:
+    """End a connection so that the peer sees an error: a plain abort sends FIN when nothing is unsent or unread."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and not transport.is_closing():
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+    transport.abort()
