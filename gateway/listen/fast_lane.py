@@ -101,6 +101,7 @@ class FastConnection(asyncio.Protocol):
         "_lane",
         "_parser",
         "_peer",
+        "_read",
         "_relay",
         "_resolving",
         "_since",
@@ -115,6 +116,7 @@ class FastConnection(asyncio.Protocol):
     def __init__(self, lane: FastLane) -> None:
         self._lane = lane
         self._buffer = b""
+        self._read = 0  # bytes of the buffer that llhttp has seen
         self._parser = httptools.HttpRequestParser(self)
         self._relay: Relay | None = None
         self._exchange: Exchange | None = None
@@ -176,26 +178,35 @@ class FastConnection(asyncio.Protocol):
         """Take requests off the buffer until one is under way; none for a client that does not take its answers."""
         while self._buffer and not self._busy and not self._writing_paused and not self.transport.is_closing():
             end = self._buffer.find(_END_OF_HEAD)
-            if end < 0:
+            if end >= 0:
+                if not self._begin(end + 4):
+                    return
+            else:
                 if len(self._buffer) > self._lane.limits.head_bytes:
                     self._refuse_unread(HeadTooLarge())
-                return
-            if not self._begin(self._buffer[: end + 4], end + 4):
+                elif not self._fed(len(self._buffer)):
+                    self._hand_over()
                 return
 
-    def _begin(self, head: bytes, size: int) -> bool:
-        """Judge one head and start on it; False when the connection was handed over."""
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._target = b""
-        self._whole = False
-        lane = self._lane
-        if size > lane.limits.head_bytes:
-            return self._hand_over()
+    def _fed(self, end: int) -> bool:
+        """Let llhttp read the buffer up to `end`; False when it will not have it.
+
+        What arrived is judged at once, so that garbage need not wait for the end of a head.
+        """
+        start, self._read = self._read, end
         try:
-            self._parser.feed_data(head)
+            self._parser.feed_data(self._buffer[start:end] if start else self._buffer[:end])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return False
+        return True
+
+    def _begin(self, size: int) -> bool:
+        """Judge the head in the first `size` bytes and start on it; False when the connection was handed over."""
+        lane = self._lane
+        if size > lane.limits.head_bytes or not self._fed(size) or not self._whole:
             return self._hand_over()
-        if not self._whole or self._parser.get_http_version() != "1.1" or len(self._fields) > lane.limits.head_fields:
+        self._read = 0
+        if self._parser.get_http_version() != "1.1" or len(self._fields) > lane.limits.head_fields:
             return self._hand_over()
         self._started = time.perf_counter()
         method = self._parser.get_method().decode("ascii")
@@ -342,6 +353,12 @@ class FastConnection(asyncio.Protocol):
             self.transport.close()
 
     # llhttp
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._target = b""
+        self._whole = False
 
     def on_url(self, part: bytes) -> None:
         """The request target, possibly in pieces."""

@@ -14,18 +14,27 @@ from tests.support.postgres import PostgresPerWorker
 from tests.support.upstream import answer_ok
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["fast_lane", "aiohttp_lane"])
+def fast_lane(request: pytest.FixtureRequest) -> bool:
+    """Runs a module once with the fast lane in front and once without: both must give the same verdicts."""
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def module_database_url(postgres: PostgresPerWorker) -> Iterator[str]:
-    """DSN of a fresh, migrated database for one module."""
+def module_database_url(postgres: PostgresPerWorker, fast_lane: bool) -> Iterator[str]:
+    """DSN of a fresh, migrated database for one module and lane."""
     url = postgres.create()
     yield url
     postgres.drop(url)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def module_gateway(request: pytest.FixtureRequest, module_database_url: str) -> AsyncIterator[GatewayUnderTest]:
+async def module_gateway(
+    request: pytest.FixtureRequest, module_database_url: str, fast_lane: bool
+) -> AsyncIterator[GatewayUnderTest]:
     """The gateway of a module."""
-    async with gateway_under_test(module_database_url, **getattr(request.module, "SETTINGS", {})) as gateway:
+    settings = {"fast_lane": fast_lane} | getattr(request.module, "SETTINGS", {})
+    async with gateway_under_test(module_database_url, **settings) as gateway:
         yield gateway
 
 
@@ -40,4 +49,4 @@ def gateway(module_gateway: GatewayUnderTest) -> GatewayUnderTest:
     return module_gateway
 
 
-__all__ = ["gateway", "module_database_url", "module_gateway"]
+__all__ = ["fast_lane", "gateway", "module_database_url", "module_gateway"]
