@@ -1,4 +1,4 @@
-"""A person at a real browser with `gateway dev`: signing in, the way to the upstream, and what other sites may not do."""
+"""A person at a real browser with `gateway dev`: signing in, reaching the upstream, and what other sites may not do."""
 
 import json
 import re
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.dev.dev_process import DevProcess, get, start_dev
-from tests.support.browser import Browser, chromium, until
+from tests.support.browser import Browser, chromium
 from tests.support.pages import foreign_site
+from tests.support.programs import until
 
 READ = "return fetch(...arguments).then(async r => [r.status, await r.text()], error => [0, String(error)])"
 SUBMIT = """

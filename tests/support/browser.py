@@ -5,16 +5,16 @@ The few commands we use are less than a client library that would look for brows
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.support.programs import program_named, until
 
 DEADLINE_S = 60.0
 END_DEADLINE_S = 20.0
@@ -127,20 +127,11 @@ class Browser:
         return _ask(method, f"{self._session_url}/{command}", parameters)
 
 
-def until(condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    """Wait for what a page does in its own time."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
     """Run a browser with a profile of its own in `folder`; nothing of it lives on."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert program and driver, "chromium or chromedriver is missing: run `make test-edge`, which installs them"
-    with _driver(driver, folder) as url:
+    program = program_named("chromium")
+    with _driver(program_named("chromedriver"), folder) as url:
         flags = [*_FLAGS, f"--user-data-dir={folder / 'profile'}"]
         wanted = {
             "goog:chromeOptions": {"binary": program, "args": flags},
