@@ -121,9 +121,10 @@ class Relay:
         The owner closes it. Here it is reset where a close would lie, because the end of the connection is the end of
         the body (HTTP/1.0), and where a close would never come, because the client does not read.
         """
+        unread = self._transport.get_write_buffer_size() > 0  # what this very call writes does not count
         self.flush()
         self.keep_alive = False
-        if self.started and (self._http10 or self.congested):
+        if self.started and (self._http10 or unread):
             _reset(self._transport)
         self.error = error
         self.finished = True

@@ -1,0 +1,5 @@
+"""One gateway for the tests of a module, over a real socket."""
+
+from tests.support.one_gateway import fast_lane, gateway, module_database_url, module_gateway
+
+__all__ = ["fast_lane", "gateway", "module_database_url", "module_gateway"]
