@@ -18,7 +18,7 @@ from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.cookies import without_clerk
 from gateway.credentials.find import api_key_is_ours, authorization_is_ours, find_credentials
 from gateway.credentials.kinds import Carrier, Credential, digest_of
-from gateway.credentials.session_cookie import CookieRules
+from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive, trace_lines
 from gateway.edge.fields import JudgedFields
@@ -283,6 +283,9 @@ class Pipeline:
             self.rooms.cookie_rules,
             self.rooms.clock(),
         )
+        if rule.auth is Auth.OPTIONAL:
+            # A sign of a session elsewhere is not a credential: the browser of somebody signed out carries it too.
+            found = tuple(credential for credential in found if credential.refusal != NO_SESSION_TOKEN)
         if not found:
             if rule.auth is Auth.REQUIRED:
                 self.rooms.metrics.decided("none", "denied", "credential_missing")

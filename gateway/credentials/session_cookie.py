@@ -17,6 +17,8 @@ from gateway.errors import CredentialRejected
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _LEADING_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,20})", re.ASCII)
+NO_SESSION_TOKEN = "client-uat-but-no-session-token"
+"""Clerk's reason when `__client_uat` says that somebody is signed in, and no session cookie is there."""
 _NAMES = (b"__session", b"__client_uat", b"__clerk_db_jwt")
 
 
@@ -96,7 +98,7 @@ def _refusal(cookies: _Cookies, client_uat: int, rules: CookieRules) -> str | No
     if client_uat == 0:
         return "session-token-but-no-client-uat"
     if not cookies.session:
-        return "client-uat-but-no-session-token"
+        return NO_SESSION_TOKEN
     issued_at = cookies.claims.get("iat")
     if isinstance(issued_at, int | float) and issued_at < client_uat:
         return "session-token-iat-before-client-uat"

@@ -210,6 +210,9 @@ class UpstreamConnection(asyncio.Protocol):
             verdict = judge_answer_name(name)
         if verdict == 0:  # PASS; a number, because every field of every answer comes by
             self._lines.append(name + b": " + value)
+        elif verdict == 2:  # CONTENT_LENGTH
+            self._has_length = True
+            self._lines.append(name + b": " + value)
         elif verdict != 1:  # DROP
             self._read_field(verdict, name, value)
 
@@ -221,8 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif verdict == answer.CONNECTION:
             self._connection_options.update(option.strip().lower() for option in value.split(b","))
         else:
-            self._has_length |= verdict == answer.CONTENT_LENGTH
-            self._has_cors |= verdict == answer.ALLOW_ORIGIN
+            self._has_cors = True
             self._lines.append(b"%b: %b" % (name, value))
 
     def on_headers_complete(self) -> None:
@@ -231,7 +233,7 @@ class UpstreamConnection(asyncio.Protocol):
         if parser is None or exchange is None or self._violation is not None:
             return
         status = parser.get_status_code()
-        if not 100 <= status < 600 or _REASON.fullmatch(self._reason) is None:
+        if not 100 <= status < 600 or (self._reason != b"OK" and _REASON.fullmatch(self._reason) is None):
             self._violation = "status_line"
             return
         if status < 200:
