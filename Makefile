@@ -1,5 +1,7 @@
 # Two commands matter: `make dev` and `make test`. Both prepare the virtual environment they need.
-PYTHON ?= python3.11
+# The first Python on the path that is new enough; `make PYTHON=/path/to/python test` chooses another.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -8,9 +10,9 @@ STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or run: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer on the path; install one, or run: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
 	@echo "make: installing into $(VENV) (once; again only when pyproject.toml changes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
