@@ -7,7 +7,7 @@ bytes on the connection's transport, so that both lanes answer alike.
 import asyncio
 import time
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
@@ -26,6 +26,7 @@ from gateway.upstream.exchange import Exchange
 
 LINGER_S = 1.0
 """Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
+_DRAIN_LOOK_S = 0.05
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -75,6 +76,8 @@ class AiohttpLane:
         self._limits = limits
         self._scheme = scheme
         self._metrics = pipeline.rooms.metrics
+        self._draining = False
+        self._relays: set[Relay] = set()
         self._kept = _Written(keep_alive=True)
         self._closed = _Written(keep_alive=False)
 
@@ -101,6 +104,13 @@ class AiohttpLane:
             # requests and reads nothing fills no memory.
             await request.writer.drain()
         return self._kept if keep_alive else self._closed
+
+    def drain(self) -> None:
+        """Tell every client from now on, also those whose answer has not begun, that its connection ends."""
+        self._draining = True
+        for relay in self._relays:
+            if not relay.started:
+                relay.keep_alive = False
 
     def refuse_unread(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
         """Answer bytes that are no request; what the parser said of them stays with us (L01)."""
@@ -157,10 +167,11 @@ class AiohttpLane:
         relay = Relay(
             transport,
             http10=arrived.incoming.http10,
-            keep_alive=arrived.keep_alive and arrived.upgrade is None and not streams,
+            keep_alive=not streams and self._lives_on(arrived),
             cors=departure.cors,
             changed=wake.set,
         )
+        self._relays.add(relay)
         exchange = Exchange(departure.upstream, departure.request, relay)
         pump: asyncio.Task[None] | None = None
         try:
@@ -174,6 +185,7 @@ class AiohttpLane:
                     await request.writer.drain()
                     exchange.resume()
         finally:
+            self._relays.discard(relay)
             exchange.abort()
             if pump is not None:
                 pump.cancel()
@@ -209,7 +221,7 @@ class AiohttpLane:
             await exchange.send(b"0\r\n\r\n")
         exchange.sent()
         if not relay.started:  # else the client was told already that this connection ends
-            relay.keep_alive = way.arrived.keep_alive and way.arrived.upgrade is None
+            relay.keep_alive = self._lives_on(way.arrived)
 
     def _invite_body(self, request: web.BaseRequest, way: Way) -> None:
         """Say 100 now that the credential passed, to a client that waits for it (RFC 9110 §10.1.1)."""
@@ -224,6 +236,13 @@ class AiohttpLane:
         if size > self._limits.head_bytes or len(incoming.fields) > self._limits.head_fields:
             raise HeadTooLarge
 
+    def _lives_on(self, arrived: Arrived) -> bool:
+        """Tell whether the connection may carry another request.
+
+        What follows a declined upgrade may be of the other protocol: it is not read as HTTP.
+        """
+        return arrived.keep_alive and arrived.upgrade is None and not self._draining
+
     def _write(self, request: web.BaseRequest, answer: Answer, incoming: Incoming, arrived: Arrived | None) -> bool:
         """Write an answer of our own; True when the connection lives on."""
         transport = request.transport
@@ -231,8 +250,7 @@ class AiohttpLane:
             return False
         keep_alive = False
         if arrived is not None and not answer.close:
-            # What follows a declined upgrade may be of the other protocol: it is not read as HTTP.
-            keep_alive = arrived.keep_alive and arrived.upgrade is None and request.content.is_eof()
+            keep_alive = self._lives_on(arrived) and request.content.is_eof()
         transport.write(
             answer.serialise(
                 date=self._refusals.date(),
@@ -279,6 +297,24 @@ class LaneServer(web.Server):
             max_headers=limits.head_fields,
         )
         self._lane = lane
+
+    def pre_shutdown(self) -> None:
+        """Close what is idle; every answer from now on ends its connection."""
+        self._lane.drain()
+        for connection in self.connections:
+            cast(_Connection, connection).end_when_idle()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Let what is under way finish, uploads too (aiohttp's own way would stop reading them); then cut the rest.
+
+        Args:
+            timeout: Seconds to wait; None cuts at once.
+        """
+        until = self._loop.time() + (timeout or 0.0)
+        while self.connections and self._loop.time() < until:
+            self.pre_shutdown()
+            await asyncio.sleep(_DRAIN_LOOK_S)
+        await super().shutdown(_DRAIN_LOOK_S)
 
     def __call__(self) -> web.RequestHandler:
         """Make the protocol of one accepted connection."""
@@ -329,6 +365,11 @@ class _Connection(web.RequestHandler):
                 transport.write_eof()
                 await asyncio.sleep(LINGER_S)  # cancelled as soon as the client closes
         return finished
+
+    def end_when_idle(self) -> None:
+        """Close unless a request is here or under way."""
+        if not self._messages and self._waiter is not None and not self._waiter.done():
+            self.force_close()
 
     def handle_error(
         self,

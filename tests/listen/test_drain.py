@@ -1,0 +1,136 @@
+"""The end of a gateway: what is under way finishes, nothing new begins."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.app import running
+from tests.support.gateway import settings_for
+from tests.support.jwks_server import serve_jwks
+from tests.support.upstream import OK, Received, RecordingUpstream, Responder, recording_upstream
+from tests.support.wire import connected, request
+
+
+@dataclass
+class Ending:
+    """A gateway that a test brings to its end."""
+
+    port: int
+    upstream: RecordingUpstream
+    stack: AsyncExitStack
+
+    def begin(self) -> "asyncio.Task[None]":
+        """Begin its end, as SIGTERM does."""
+        return asyncio.create_task(self.stack.aclose())
+
+
+@pytest.fixture(params=[True, False], ids=["fast_lane", "aiohttp_lane"])
+def fast_lane(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@asynccontextmanager
+async def gateway_to_end(database_url: str, *, fast_lane: bool, grace: float = 10.0) -> AsyncIterator[Ending]:
+    async with serve_jwks() as jwks, recording_upstream() as upstream, AsyncExitStack() as stack:
+        settings = settings_for(database_url, jwks.url, upstream.url, drain_grace=grace, fast_lane=fast_lane)
+        gateway = await stack.enter_async_context(running(settings))
+        yield Ending(gateway.listen.port, upstream, stack)
+
+
+def held(gate: asyncio.Event, before: bytes = b"", after: bytes = OK) -> Responder:
+    async def respond(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(before)
+        await gate.wait()
+        writer.write(after)
+
+    return respond
+
+
+async def refused(port: int) -> bool:
+    try:
+        async with connected(port):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+async def listening_no_more(port: int) -> None:
+    async with asyncio.timeout(10):
+        while not await refused(port):  # noqa: ASYNC110 - nobody announces that a port closed
+            await asyncio.sleep(0.01)
+
+
+async def test_a_slow_request_finishes_and_new_connections_are_refused(database_url: str, fast_lane: bool) -> None:
+    gate = asyncio.Event()
+    async with gateway_to_end(database_url, fast_lane=fast_lane) as ending, connected(ending.port) as wire:
+        ending.upstream.respond = held(gate)
+        await wire.send(request("/public/x"))
+        await ending.upstream.seen(1)
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        gate.set()
+        reply = await wire.reply()
+
+        assert (reply.status, reply.body) == (200, b"ok")
+        assert reply.get("connection") == "close"
+        assert await wire.closed()
+        await asyncio.wait_for(end, 5)
+
+
+async def test_an_answer_that_began_is_relayed_to_its_end(database_url: str, fast_lane: bool) -> None:
+    gate = asyncio.Event()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"
+    async with gateway_to_end(database_url, fast_lane=fast_lane) as ending, connected(ending.port) as wire:
+        ending.upstream.respond = held(gate, head, b"done")
+        await wire.send(request("/public/x"))
+        await wire.reader.readuntil(b"begun")
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        gate.set()
+
+        assert await wire.rest() == b"done"
+        await asyncio.wait_for(end, 5)
+
+
+async def test_an_upload_under_way_is_taken_to_its_end(database_url: str, fast_lane: bool) -> None:
+    async with gateway_to_end(database_url, fast_lane=fast_lane) as ending, connected(ending.port) as wire:
+        await wire.send(request("/public/x", "Content-Length: 200000", method="POST") + bytes(50_000))
+        await ending.upstream.seen(1)
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        await wire.send(bytes(150_000))
+        reply = await wire.reply()
+
+        assert reply.status == 200
+        assert len(ending.upstream.last.body) == 200_000
+        assert await wire.closed()
+        await asyncio.wait_for(end, 5)
+
+
+async def test_idle_connections_end_at_once(database_url: str, fast_lane: bool) -> None:
+    async with (
+        gateway_to_end(database_url, fast_lane=fast_lane) as ending,
+        connected(ending.port) as used,
+        connected(ending.port) as unused,
+    ):
+        await used.ask(request("/public/x"))
+        end = ending.begin()
+
+        assert await used.closed()
+        assert await unused.closed()
+        await asyncio.wait_for(end, 5)
+
+
+async def test_what_does_not_finish_within_the_grace_is_cut(database_url: str, fast_lane: bool) -> None:
+    async with gateway_to_end(database_url, fast_lane=fast_lane, grace=0.2) as ending:
+        ending.upstream.respond = held(asyncio.Event())
+        async with connected(ending.port) as wire:
+            await wire.send(request("/public/x"))
+            await ending.upstream.seen(1)
+            end = ending.begin()
+
+            assert await wire.rest() == b""
+            await asyncio.wait_for(end, 5)
