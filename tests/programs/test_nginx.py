@@ -65,8 +65,8 @@ async def chain(folder: Path, database_url: str, back: str, **changes: Any) -> A
 
 
 @pytest.fixture
-async def whole(tmp_path: Path, database_url: str) -> AsyncIterator[Chain]:
-    async with chain(tmp_path, database_url, FILES.format(folder=tmp_path)) as built:
+async def whole(tmp_path: Path, database_url: str, fast_lane: bool) -> AsyncIterator[Chain]:
+    async with chain(tmp_path, database_url, FILES.format(folder=tmp_path), fast_lane=fast_lane) as built:
         yield built
 
 
@@ -199,9 +199,10 @@ async def statuses(client: ClientSession, url: str, count: int) -> list[int]:
 
 
 async def test_upstream_that_soon_closes_kept_connections_fails_no_request_of_a_crowd(
-    tmp_path: Path, database_url: str, client: ClientSession
+    tmp_path: Path, database_url: str, client: ClientSession, fast_lane: bool
 ) -> None:
-    async with chain(tmp_path, database_url, CLOSING.format(requests=3, timeout="1s")) as built:
+    back = CLOSING.format(requests=3, timeout="1s")
+    async with chain(tmp_path, database_url, back, fast_lane=fast_lane) as built:
         url = f"http://127.0.0.1:{built.gateway.port}/files/x"
         answers = await statuses(client, url, 300)
         for pause_s in (0.9, 1.0, 1.1):  # around the moment at which the upstream closes
@@ -212,10 +213,11 @@ async def test_upstream_that_soon_closes_kept_connections_fails_no_request_of_a_
 
 
 async def test_upstream_that_closes_just_when_asked_fails_no_request_of_a_row(
-    tmp_path: Path, database_url: str, client: ClientSession
+    tmp_path: Path, database_url: str, client: ClientSession, fast_lane: bool
 ) -> None:
     chance = random.Random(7)
-    async with chain(tmp_path, database_url, CLOSING.format(requests=3, timeout="20ms")) as built:
+    back = CLOSING.format(requests=3, timeout="20ms")
+    async with chain(tmp_path, database_url, back, fast_lane=fast_lane) as built:
         url = f"http://127.0.0.1:{built.gateway.port}/files/x"
         answers: list[int] = []
         for _ in range(300):
