@@ -17,7 +17,7 @@ from config.model import Limits
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
-from gateway.listen.aiohttp_lane import LaneServer
+from gateway.listen.aiohttp_lane import LINGER_S, LaneServer
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.pipeline import Passage, Pipeline, Way
@@ -94,6 +94,7 @@ class FastConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_deaf",
         "_departure",
         "_exchange",
         "_fields",
@@ -122,7 +123,7 @@ class FastConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._resolving: asyncio.Task[None] | None = None
         self._peer = ""
-        self._writing_paused = False
+        self._writing_paused = self._deaf = False
 
     @property
     def _busy(self) -> bool:
@@ -163,6 +164,8 @@ class FastConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a request begins when its head is whole."""
+        if self._deaf:
+            return
         if not self._buffer and not self._busy:
             self._since = self._lane.loop.time()
         self._buffer = self._buffer + data if self._buffer else data
@@ -281,6 +284,8 @@ class FastConnection(asyncio.Protocol):
         lane.metrics.answered(way.rule.name, self._incoming.method, relay.status, spent)
         if relay.keep_alive:
             self._go_on()
+        elif way.arrived.keep_alive:
+            self._end()
         else:
             self.transport.close()
 
@@ -318,7 +323,15 @@ class FastConnection(asyncio.Protocol):
         date = self._lane.refusals.date()
         self.transport.write(answer.serialise(date=date, is_head=is_head, close=not keep_alive))
         if not keep_alive:
-            self.transport.close()
+            self._end()
+
+    def _end(self) -> None:
+        """Say no more, and throw away for a moment what a client still sends: see `LINGER_S`."""
+        self._deaf, self._buffer = True, b""
+        self._since = self._lane.loop.time()
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self.transport.resume_reading()
 
     def _hand_over(self) -> bool:
         """Give the connection, with the bytes of this request and what follows, to the aiohttp lane. Gives False."""
@@ -336,10 +349,16 @@ class FastConnection(asyncio.Protocol):
 
     def check_deadline(self, now: float) -> None:
         """Close a connection that idles too long, and answer a head that dribbles."""
-        if self._busy or self.transport.is_closing():
+        if self._busy:
             return
         limits, quiet = self._lane.limits, now - self._since
-        if self._buffer:
+        if self._writing_paused or self.transport.is_closing():
+            if quiet > limits.keepalive:
+                self.transport.abort()  # a close would wait for a client that does not take its answer
+        elif self._deaf:
+            if quiet > LINGER_S:
+                self.transport.close()
+        elif self._buffer:
             if quiet > limits.head_timeout:
                 self._refuse_unread(HeadTimedOut())
         elif quiet > limits.keepalive:

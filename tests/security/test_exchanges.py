@@ -212,6 +212,18 @@ async def test_heads_are_taken_up_to_their_limits(
         assert len(gateway.upstream.last.one("x-large")) == size
 
 
+async def test_a_head_too_large_is_told_to_a_client_that_still_sends_it(gateway: GatewayUnderTest) -> None:
+    async with gateway.wire() as wire:
+        await wire.send(request("/public/x", "X-Large: a")[:-4])
+        for _ in range(40):
+            await wire.send(b"a" * 8000)
+            await asyncio.sleep(0.002)
+        reply = await wire.reply()
+
+        assert (reply.status, reply.code) == (431, "head_too_large")
+        assert await wire.closed()
+
+
 @pytest.mark.parametrize("digits", ["9" * 19, "9" * 400, "1" + "0" * 18])
 async def test_lengths_of_more_than_18_digits_are_refused(gateway: GatewayUnderTest, digits: str) -> None:
     reply = await gateway.ask(post(b"Content-Length: " + digits.encode()))
