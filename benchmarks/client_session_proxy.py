@@ -1,9 +1,14 @@
 """The proxy most Python teams write: aiohttp in front, `aiohttp.ClientSession` behind, verified tokens cached.
 
 It does what the gateway does for the measured request: verify once per token, strip and set identity headers, stream
-the answer. It leaves out most of what the gateway refuses. Run: python -m benchmarks.client_session_proxy PORT UPSTREAM JWKS
+the answer. It leaves out most of what the gateway refuses, and has the gateway's loop and garbage settings, so that the
+difference is the proxy's alone.
+
+    python -m benchmarks.client_session_proxy PORT UPSTREAM_URL JWKS_URL
 """
 
+import asyncio
+import gc
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -32,7 +37,7 @@ def application(upstream: str, jwks_url: str) -> web.Application:
     cache: dict[str, dict[str, Any]] = {}
 
     async def forward(request: web.Request) -> web.StreamResponse:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        _, _, token = request.headers.get("Authorization", "").partition(" ")
         try:
             claims = verified(token, request.app[KEY], cache)
         except jwt.PyJWTError:
@@ -80,8 +85,9 @@ async def main(port: int, upstream: str, jwks_url: str) -> None:
     runner = web.AppRunner(application(upstream, jwks_url), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
-    import asyncio
-
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     await asyncio.Event().wait()
 
 

@@ -64,7 +64,9 @@ def free_port() -> int:
 @contextmanager
 def started(command: list[str], port: int, core: int, **environment: str) -> Iterator[int]:
     """Run a server pinned to a core until the block ends; gives its pid once it listens."""
-    process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT, env=os.environ | environment)
+    command = ["taskset", "-c", str(core), *command]
+    quiet = subprocess.DEVNULL  # servers complain when the load generator hangs up
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=quiet, stderr=quiet)
     try:
         for _ in range(300):
             try:
@@ -186,8 +188,8 @@ def measure(seconds: float, rounds: int) -> dict[str, list[tuple[float, str, str
 def table(results: dict[str, list[tuple[float, str, str]]], seconds: float, rounds: int) -> str:
     """Write the result as Markdown."""
     lines = [
-        f"One process, {CONNECTIONS} connections, {USERS} session tokens (RS256), {ANSWER_BYTES}-byte answer; "
-        f"median of {rounds} interleaved rounds of {seconds:g} s.",
+        f"One process on one core, {CONNECTIONS} connections, {USERS} tokens (RS256), {ANSWER_BYTES}-byte answer.",
+        f"Median of {rounds} interleaved rounds of {seconds:g} s.",
         "",
         "| system | requests/s, median | lowest–highest | p50 | p99 |",
         "| --- | ---: | --- | ---: | ---: |",

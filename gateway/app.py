@@ -132,9 +132,7 @@ async def _migrated(url: str, *, automatic: bool) -> None:
     while True:
         try:
             if automatic:
-                applied = await upgrade(url)
-                if applied:
-                    _log.info("migrated", revisions=applied)
+                await upgrade(url)
             elif missing := await pending(url):
                 raise MigrationFailed(f"the schema lacks {', '.join(missing)}; run `gateway migrate`")
         except DatabaseUnavailable:

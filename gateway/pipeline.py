@@ -93,7 +93,7 @@ class Way:
     credentials: tuple[Credential, ...] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Passage:
     """Policy let the request pass; `caller` is None for an anonymous one."""
 
@@ -126,8 +126,6 @@ class Pipeline:
             HostUnknown: A host that is not served here.
         """
         arrived = arrive(incoming, self.rooms.trust)
-        if arrived.fields.claims:
-            self.rooms.metrics.claims_dropped += arrived.fields.claims
         if self.rooms.hosts and arrived.host.name not in self.rooms.hosts:
             raise HostUnknown
         return arrived
@@ -155,6 +153,8 @@ class Pipeline:
             PolicyDenied: Known, and may not.
         """
         callers, rule = self.rooms.callers, way.rule
+        # Counted here, because a request comes by once; a lane may judge a head and then hand it to the other.
+        self.rooms.metrics.claims_dropped += way.arrived.fields.claims
         if way.asks_only or rule.auth is _NO_AUTH:
             return self._pass(way, None)
         token = _lone_bearer(way.arrived.fields)
@@ -219,20 +219,24 @@ class Pipeline:
             lines.append(b"Transfer-Encoding: chunked")
         elif arrived.content_length is not None:
             lines.append(b"Content-Length: %d" % arrived.content_length)
-        lines.append(
-            b"%bX-Request-Id: %b\r\n%b%b\r\n"
-            % (
+        # One join: it copies each byte once, which formatting with `%` does not.
+        head = b"".join(
+            (
+                incoming.method.encode("ascii"),
+                b" ",
+                arrived.target.raw if rule.strip_prefix is None else _target_for(arrived.target.raw, rule.strip_prefix),
+                b" HTTP/1.1\r\nHost: ",
+                arrived.host.raw,
+                b"\r\n",
+                b"".join([line + b"\r\n" for line in lines]),
                 passage.caller.identity if passage.caller is not None else ANONYMOUS_BLOCK,
+                b"X-Request-Id: ",
                 incoming.request_id.encode("ascii"),
+                b"\r\n",
                 arrived.view.lines,
                 trace_lines(arrived.fields),
+                b"\r\n",
             )
-        )
-        head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (
-            incoming.method.encode("ascii"),
-            arrived.target.raw if rule.strip_prefix is None else _target_for(arrived.target.raw, rule.strip_prefix),
-            arrived.host.raw,
-            b"\r\n".join(lines),
         )
         has_body = arrived.has_body
         request = OutgoingRequest(

@@ -97,24 +97,29 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     if host_value is None:
         raise HostInvalid("host_missing")
     host = parse_host(host_value)
-    view = trust.read(incoming.peer, incoming.scheme, host, _forwarded(fields))
+    forwarded = _forwarded(fields) if any(fields.lifted[_FORWARDED_FIRST:_FORWARDED_END]) else _NOTHING_FORWARDED
+    view = trust.read(incoming.peer, incoming.scheme, host, forwarded)
     if view.request_id is not None:
         incoming.request_id = view.request_id
     target = parse_target(incoming.target)
-    content_length, chunked = _framing(fields, incoming)
-    options = connection_options(fields) if fields.lifted[slots.CONNECTION] is not None else _NO_OPTIONS
+    lifted = fields.lifted
+    if lifted[slots.CONTENT_LENGTH] is None and lifted[slots.TRANSFER_ENCODING] is None:
+        content_length, chunked = None, False
+    else:
+        content_length, chunked = _framing(fields, incoming)
+    options = connection_options(fields) if lifted[slots.CONNECTION] is not None else _NO_OPTIONS
     keep_alive = not chunked and (b"keep-alive" in options if incoming.http10 else b"close" not in options)
-    upgrade = fields.lifted[slots.UPGRADE] if b"upgrade" in options else None
-    return Arrived(incoming, fields, target, host, view, content_length, chunked, keep_alive, upgrade, _expects(fields))
+    upgrade = lifted[slots.UPGRADE] if b"upgrade" in options else None
+    expects = lifted[slots.EXPECT] is not None and _expects(fields)
+    return Arrived(incoming, fields, target, host, view, content_length, chunked, keep_alive, upgrade, expects)
 
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NOTHING_FORWARDED = Forwarded()
+_FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
 
 
 def _forwarded(fields: JudgedFields) -> Forwarded:
-    if not any(fields.lifted[slots.FORWARDED_FOR : slots.REQUEST_ID + 1]):
-        return _NOTHING_FORWARDED
     return Forwarded(
         for_=tuple(fields.all(slots.FORWARDED_FOR)),
         proto=fields.once(slots.FORWARDED_PROTO),
@@ -166,10 +171,11 @@ def trace_lines(fields: JudgedFields) -> bytes:
         A `traceparent` line and, when it belongs to it, the caller's `tracestate`, each with its CRLF.
     """
     given = fields.lifted[slots.TRACEPARENT]
-    span = _random.getrandbits(64) or 1
     match = _TRACEPARENT.fullmatch(given) if given is not None and slots.TRACEPARENT not in fields.doubled else None
     if match is None:
-        return b"traceparent: 00-%032x-%016x-00\r\n" % (_random.getrandbits(128) or 1, span)
+        digits = f"{_random.getrandbits(192):048x}"
+        return f"traceparent: 00-{digits[:32]}-{digits[32:]}-00\r\n".encode("ascii")
+    span = _random.getrandbits(64) or 1
     state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
     return b"traceparent: 00-%b-%016x-%b\r\n%b" % (match[1], span, match[2], kept)

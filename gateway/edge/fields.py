@@ -1,7 +1,7 @@
 """Field hygiene: which of a client's field lines go up, and which are lifted out to be judged.
 
 Every raw spelling of a name is judged once and remembered (bounded), so normalising costs nothing afterwards.
-The upstream's answers have their own rules in `upstream/answer_fields.py`.
+The upstream's answers have their own rules in `upstream/answer.py`.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Target:
     """A request target that passed; `raw == path + query`.
 

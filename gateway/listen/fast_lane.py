@@ -98,6 +98,7 @@ class FastConnection(asyncio.Protocol):
         "_departure",
         "_exchange",
         "_fields",
+        "_forwarded",
         "_incoming",
         "_lane",
         "_parser",
@@ -252,6 +253,7 @@ class FastConnection(asyncio.Protocol):
     def _forward(self, way: Way, passage: Passage) -> None:
         lane = self._lane
         departure = lane.pipeline.depart(way, passage)
+        self._forwarded = time.perf_counter()
         relay = Relay(
             self.transport,
             http10=False,
@@ -271,8 +273,8 @@ class FastConnection(asyncio.Protocol):
         lane, way, departure = self._lane, self._way, self._departure
         self._relay = self._exchange = None
         self._since = lane.loop.time()
-        spent = time.perf_counter() - self._started
-        lane.metrics.upstream_durations.observe(departure.upstream.name, spent)
+        now = time.perf_counter()
+        lane.metrics.upstream_durations.observe(departure.upstream.name, now - self._forwarded)
         error = relay.error
         if error is not None:
             if isinstance(error, UpstreamError):
@@ -281,7 +283,7 @@ class FastConnection(asyncio.Protocol):
                 self._refuse(error, self._incoming, way.arrived, way)
                 self._go_on()
                 return
-        lane.metrics.answered(way.rule.name, self._incoming.method, relay.status, spent)
+        lane.metrics.answered(way.rule.name, self._incoming.method, relay.status, now - self._started)
         if relay.keep_alive:
             self._go_on()
         elif way.arrived.keep_alive:

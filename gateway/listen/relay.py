@@ -12,6 +12,7 @@ from collections.abc import Callable
 from gateway.errors import GatewayError
 from gateway.upstream.answer import AnswerHead, Framing
 
+_OK = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED, _UNTIL_CLOSE = Framing.CHUNKED, Framing.UNTIL_CLOSE  # read once: see edge/slots.py
 HIGH_WATER = 128 * 1024
 """Bytes waiting in the client's transport before the upstream is paused."""
@@ -89,9 +90,10 @@ class Relay:
             lines.append(b"Connection: close")
         elif self._http10:
             lines.append(b"Connection: keep-alive")
-        cors = b"" if head.has_cors else self._cors
-        lines.append(cors)  # CRLF-terminated lines, or nothing: either way the blank line follows
-        self._out.append(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"\r\n".join(lines)))
+        lines.append(b"" if head.has_cors else self._cors)  # lines with CRLF, or nothing: the blank line follows
+        plain = head.status == 200 and head.reason == b"OK"
+        start = _OK if plain else b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
+        self._out += (start, b"\r\n".join(lines), b"\r\n")
 
     def body(self, data: bytes) -> None:
         """Frame a piece of the body."""

@@ -36,7 +36,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_connection_options",
         "_has_cors",
         "_has_length",
-        "_head_size",
         "_interim",
         "_lines",
         "_parser",
@@ -74,7 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._connection_options: set[bytes] = set()
         self._reason = b""
         self._violation: str | None = None
-        self._head_size = self._interim = self._unrelayed = 0
+        self._interim = self._unrelayed = 0
 
     def begin(self, exchange: "Exchange", head: bytes, now: float, *, body_follows: bool) -> None:
         """Start an exchange: write the request's head (and whatever body is already at hand)."""
@@ -196,14 +195,10 @@ class UpstreamConnection(asyncio.Protocol):
     def on_status(self, reason: bytes) -> None:
         """Reason phrase, possibly in pieces."""
         self._reason += reason
-        self._head_size += len(reason)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field line of the head; after the head these are trailers, which are dropped."""
-        self._head_size += len(name) + len(value) + 4
-        if self._head_size > HEAD_CAP:
-            self._violation = self._violation or "head_too_large"
-        if self.answered or self._violation is not None:
+        if self.answered:
             return
         verdict = judged_names.get(name)
         if verdict is None:
@@ -238,6 +233,9 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if status < 200:
             self._skip_interim(status)
+            return
+        if sum(map(len, self._lines)) > HEAD_CAP:
+            self._violation = "head_too_large"
             return
         if self._unversed(parser.get_http_version()):
             return

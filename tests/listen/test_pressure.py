@@ -15,7 +15,7 @@ SETTINGS: dict[str, Any] = {"upstreams": {"app": {"idle_timeout": 2}}}
 MIB = 1 << 20
 LARGE = 64 * MIB
 PIECE = bytes(64 * 1024)
-BOUND = 16 * MIB
+BOUND = 32 * MIB  # what the kernel may hold in the sockets of both connections is most of it
 """What may be under way at once: buffers of four sockets (several MiB each on loopback) and the gateway's own."""
 
 
