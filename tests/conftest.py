@@ -1,12 +1,14 @@
 """Real servers, one of each per test process, and a fresh database per test."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import is_hypothesis_test, settings
 
 from tests.support.postgres import PostgresPerWorker, PostgresServer
 from tests.support.redis_server import RedisServer
@@ -86,3 +88,18 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
     redis_server.flush()
     yield redis_server.url
     redis_server.flush()
+
+
+# `make nightly` sets the profile. Tests name their own numbers of examples, which no profile overrules, so each runs
+# more often instead, every time over other examples.
+ROUNDS = 25 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 1
+settings.register_profile("nightly", max_examples=2000, deadline=None, print_blob=True)
+if "HYPOTHESIS_PROFILE" in os.environ:
+    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat property tests."""
+    if ROUNDS > 1 and is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("nightly_round")
+        metafunc.parametrize("nightly_round", range(ROUNDS), scope="module")
