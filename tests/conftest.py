@@ -102,4 +102,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Repeat property tests."""
     if ROUNDS > 1 and is_hypothesis_test(metafunc.function):
         metafunc.fixturenames.append("nightly_round")
-        metafunc.parametrize("nightly_round", range(ROUNDS), scope="module")
+        metafunc.parametrize("nightly_round", range(ROUNDS))
