@@ -213,22 +213,22 @@ class Pipeline:
             raise UpgradeUnsupported
         lines = arrived.fields.lines
         lifted = arrived.fields.lifted
-        if lifted[slots.AUTHORIZATION] or lifted[slots.API_KEY] or lifted[slots.COOKIE] is not None:
+        if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
             _keep_credentials(lines, way)
         if arrived.chunked:
             lines.append(b"Transfer-Encoding: chunked")
         elif arrived.content_length is not None:
             lines.append(b"Content-Length: %d" % arrived.content_length)
+        lines.insert(0, b"Host: " + arrived.host.raw)
         # One join: it copies each byte once, which formatting with `%` does not.
         head = b"".join(
             (
                 incoming.method.encode("ascii"),
                 b" ",
                 arrived.target.raw if rule.strip_prefix is None else _target_for(arrived.target.raw, rule.strip_prefix),
-                b" HTTP/1.1\r\nHost: ",
-                arrived.host.raw,
+                b" HTTP/1.1\r\n",
+                b"\r\n".join(lines),
                 b"\r\n",
-                b"".join([line + b"\r\n" for line in lines]),
                 passage.caller.identity if passage.caller is not None else ANONYMOUS_BLOCK,
                 b"X-Request-Id: ",
                 incoming.request_id.encode("ascii"),

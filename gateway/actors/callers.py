@@ -77,7 +77,12 @@ class Callers:
         self._entries: LRUCache[bytes, _Entry[Caller]] = LRUCache(settings.near_entries)
         self._proofs: LRUCache[bytes, _Entry[Principal]] = LRUCache(settings.near_entries)
         self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
-        self.counts = {"hit": 0, "miss": 0, "stale": 0}
+        self.hits = self.misses = self.stale = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Look-ups by result, for metrics."""
+        return {"hit": self.hits, "miss": self.misses, "stale": self.stale}
 
     def known(self, digest: bytes) -> Caller | None:
         """Answer from memory alone, without waiting; None sends the request the long way.
@@ -90,7 +95,7 @@ class Callers:
             return None
         caller = self._believed(entry)
         if caller is not None:
-            self.counts["hit"] += 1
+            self.hits += 1
         return caller
 
     def known_principal(self, digest: bytes) -> Principal | None:
@@ -138,7 +143,7 @@ class Callers:
         caller = self.known(digest) if credential.refusal is None else None
         if caller is not None:
             return caller
-        self.counts["miss"] += 1
+        self.misses += 1
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         check_pending(principal, rule)
@@ -171,7 +176,7 @@ class Callers:
             now = self._monotonic()
             if remembered is None or now - remembered.read_at >= settings.stale_if_error:
                 raise StoreUnavailable("database_unavailable") from error
-            self.counts["stale"] += 1
+            self.stale += 1
             return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
         read_at = self._monotonic()
         self._standings.insert(key, _Remembered(standing, read_at))

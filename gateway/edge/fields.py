@@ -115,6 +115,7 @@ _SINGLE = frozenset(
     }
 )
 _LISTS = frozenset({slots.COOKIE, slots.CONNECTION, slots.FORWARDED_FOR, slots.ACCEPT, slots.REQUESTED_HEADERS})
+_IS_LIST = tuple(slot in _LISTS for slot in range(slots.COUNT))
 _NOT_NOMINABLE = frozenset({b"host", b"authorization", b"cookie", b"transfer-encoding", b"x-api-key"})
 _REMEMBERED = 4096
 
@@ -204,7 +205,7 @@ def judge_fields(fields: Sequence[Field]) -> JudgedFields:
                 lifted[slot] = value
             else:
                 _double(judged, slot)
-            if slot in _LISTS:
+            if _IS_LIST[slot]:
                 judged.lists.setdefault(slot, []).append(value)
             if slot >= 18:  # FIRST_THAT_PASSES
                 lines.append(name + b": " + value)

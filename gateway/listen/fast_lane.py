@@ -94,6 +94,7 @@ class FastConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_busy",
         "_deaf",
         "_departure",
         "_exchange",
@@ -124,11 +125,7 @@ class FastConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._resolving: asyncio.Task[None] | None = None
         self._peer = ""
-        self._writing_paused = self._deaf = False
-
-    @property
-    def _busy(self) -> bool:
-        return self._relay is not None or self._resolving is not None
+        self._busy = self._writing_paused = self._deaf = False
 
     # asyncio.Protocol
 
@@ -230,6 +227,7 @@ class FastConnection(asyncio.Protocol):
             self._way, self._incoming = way, incoming
             passage = lane.pipeline.known(way)
             if passage is None:
+                self._busy = True
                 self._resolving = lane.loop.create_task(self._resolve(way))
             else:
                 self._forward(way, passage)
@@ -246,7 +244,6 @@ class FastConnection(asyncio.Protocol):
             self._resolving = None
             self._forward(way, passage)
         except Exception as error:  # noqa: BLE001 - the outer edge
-            self._resolving = None
             self._refuse(error, way.arrived.incoming, way.arrived, way)
             self._proceed()
 
@@ -262,6 +259,7 @@ class FastConnection(asyncio.Protocol):
             changed=self._changed,
         )
         self._relay, self._departure = relay, departure
+        self._busy = True
         self._exchange = Exchange(departure.upstream, departure.request, relay)
         self._exchange.start()
 
@@ -272,6 +270,7 @@ class FastConnection(asyncio.Protocol):
             return
         lane, way, departure = self._lane, self._way, self._departure
         self._relay = self._exchange = None
+        self._busy = False
         self._since = lane.loop.time()
         now = time.perf_counter()
         lane.metrics.upstream_durations.observe(departure.upstream.name, now - self._forwarded)
@@ -306,7 +305,9 @@ class FastConnection(asyncio.Protocol):
     # What is refused, and what is not ours to do.
 
     def _refuse(self, error: Exception, incoming: Incoming, arrived: Arrived | None, way: Way | None) -> None:
-        """Answer for an error."""
+        """Answer for an error, whatever was under way."""
+        self._relay = self._exchange = self._resolving = None
+        self._busy = False
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
         keep_alive = not answer.close and arrived is not None and arrived.keep_alive and not self._lane.draining
         label = way.rule.name if way is not None else NO_ROUTE

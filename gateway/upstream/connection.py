@@ -217,7 +217,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._violation = "transfer_coding"
             self._chunked = True
         elif verdict == answer.CONNECTION:
-            self._connection_options.update(option.strip().lower() for option in value.split(b","))
+            if value != b"keep-alive":  # the usual value says nothing
+                self._connection_options.update(option.strip().lower() for option in value.split(b","))
         else:
             self._has_cors = True
             self._lines.append(b"%b: %b" % (name, value))
@@ -234,7 +235,7 @@ class UpstreamConnection(asyncio.Protocol):
         if status < 200:
             self._skip_interim(status)
             return
-        if sum(map(len, self._lines)) > HEAD_CAP:
+        if self._unrelayed > HEAD_CAP and sum(map(len, self._lines)) > HEAD_CAP:
             self._violation = "head_too_large"
             return
         if self._unversed(parser.get_http_version()):
