@@ -15,7 +15,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from config.model import Limits
 from gateway.answer import Answer
-from gateway.api.endpoints import Call
+from gateway.api.endpoints import Call, Endpoint
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.errors import ContentTooLarge, HeadTooLarge, RequestMalformed, UpstreamError
 from gateway.listen.refusals import Refusals
@@ -128,11 +128,11 @@ class AiohttpLane:
             return way.preflight.status, self._write(request, way.preflight, arrived.incoming, arrived)
         passage = self._pipeline.known(way) or await self._pipeline.resolve(way)
         if way.endpoint is not None:
-            answer = await self._own(request, way, passage)
+            answer = await self._own(request, way, way.endpoint, passage)
             return answer.status, self._write(request, answer, arrived.incoming, arrived)
         return await self._forward(request, way, self._pipeline.depart(way, passage))
 
-    async def _own(self, request: web.BaseRequest, way: Way, passage: Passage) -> Answer:
+    async def _own(self, request: web.BaseRequest, way: Way, endpoint: Endpoint, passage: Passage) -> Answer:
         async def read_body(cap: int) -> bytes:
             if (way.arrived.content_length or 0) > cap:
                 raise ContentTooLarge
@@ -147,9 +147,7 @@ class AiohttpLane:
                 raise RequestMalformed("body_grammar") from None
             return bytes(body)
 
-        if way.endpoint is None:  # pragma: no cover - the caller looked
-            raise RuntimeError("not an own endpoint")
-        answer = await way.endpoint.handler(Call(way.arrived, passage.caller, read_body))
+        answer = await endpoint.handler(Call(way.arrived, passage.caller, read_body))
         return self._refusals.with_cors(answer, way.arrived)
 
     async def _forward(self, request: web.BaseRequest, way: Way, departure: Departure) -> tuple[int, bool]:
