@@ -72,7 +72,6 @@ async def test_http_client_keeps_its_socket_through_answers_and_refusals(gateway
             ("GET", {}, None),
             ("HEAD", signed_in(), None),
             ("POST", signed_in(), BODY),
-            ("POST", {}, b"small"),
             ("GET", signed_in(), None),
             ("POST", signed_in(), pieces()),
         ):
@@ -85,11 +84,26 @@ async def test_http_client_keeps_its_socket_through_answers_and_refusals(gateway
 
     heard = await asyncio.to_thread(talk)
 
-    assert [status for status, _ in heard] == [200, 401, 200, 200, 401, 200, 200]
+    assert [status for status, _ in heard] == [200, 401, 200, 200, 200, 200]
     # A chunked body ends its connection (`gateway/edge/arrival.py`); nothing else does.
-    assert [closes for _, closes in heard] == [False] * 6 + [True]
+    assert [closes for _, closes in heard] == [False] * 5 + [True]
     assert received_at(gateway, b"/3").body == BODY
-    assert received_at(gateway, b"/6").body == BODY
+    assert received_at(gateway, b"/5").body == BODY
+
+
+async def test_refusal_reaches_a_client_that_is_still_sending(gateway: GatewayUnderTest) -> None:
+    def talk() -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=DEADLINE_S)
+        try:
+            connection.request("POST", "/large", BODY[:500_000])
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())["code"]
+        finally:
+            connection.close()
+
+    refused = await asyncio.to_thread(talk)
+
+    assert refused == (401, "credential_missing")
 
 
 async def test_urllib_gets_and_posts(gateway: GatewayUnderTest) -> None:

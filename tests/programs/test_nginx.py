@@ -156,7 +156,8 @@ async def test_both_sides_keep_their_connections(whole: Chain, client: ClientSes
 
     assert len(whole.back.requests()) == 51
     assert whole.back.connections() == 1
-    assert sockets_at(whole.gateway.port) == 1
+    # Were none kept there would be 51; another server's client may have had the gateway's port a moment ago.
+    assert 1 <= sockets_at(whole.gateway.port) < 10
 
 
 def sockets_at(port: int) -> int:
