@@ -16,7 +16,7 @@ _CONFIGURATION = """\
 daemon off;
 master_process off;  # one process that belongs to whoever runs the tests, root or not
 pid {folder}/nginx.pid;
-error_log {folder}/error.log debug;
+error_log {folder}/error.log info;
 events {{ worker_connections 2048; }}
 http {{
   {temporary}
