@@ -108,6 +108,8 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     else:
         content_length, chunked = _framing(fields, incoming)
     options = connection_options(fields) if lifted[slots.CONNECTION] is not None else _NO_OPTIONS
+    # After a chunked request the connection ends: should two readers ever disagree on where it stopped, nothing follows
+    # that one of them could take for another request (facts of smuggling: security cases S06, S07).
     keep_alive = not chunked and (b"keep-alive" in options if incoming.http10 else b"close" not in options)
     upgrade = lifted[slots.UPGRADE] if b"upgrade" in options else None
     expects = lifted[slots.EXPECT] is not None and _expects(fields)
