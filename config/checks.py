@@ -83,9 +83,8 @@ def sign_in_url_of(key: PublishableKey) -> str | None:
 def _listeners(settings: Settings) -> Iterator[Finding]:
     if settings.listen == settings.admin.listen and settings.listen.port:
         yield Finding(("admin", "listen"), "is the same as listen; the admin port is its own, never the public one")
-    if settings.workers > 1:
-        redis = "" if settings.redis.url else ", and several processes would need redis.url"
-        yield Finding(("workers",), f"this release runs one process{redis}; write 1 and run several replicas instead")
+    if settings.workers > 1 and settings.redis.url is None:
+        yield Finding(("workers",), "above 1 needs redis.url, through which workers share what they believe")
 
 
 def _clerk(clerk: Clerk) -> Iterator[Finding]:
@@ -220,9 +219,3 @@ def _later(settings: Settings) -> Iterator[Finding]:
     for name in sorted(settings.websocket.model_fields_set):
         if getattr(settings.websocket, name) is not None:
             yield Finding(("websocket", name), _LATER.format(why="no websocket would be limited"))
-    if settings.decisions is not None:
-        yield Finding(("decisions",), _LATER.format(why="a proxy that asks would get 404"))
-    if settings.system_tokens:
-        yield Finding(("system_tokens",), _LATER.format(why="no system could call"))
-    if settings.debug.enabled:
-        yield Finding(("debug", "enabled"), _LATER.format(why="there is nothing to enable"))

@@ -103,12 +103,12 @@ def parse_origin(text: str) -> str:
 
 
 def parse_public_url(text: str) -> str:
-    """Read the gateway's own origin.
+    """Read the gateway's own origin; a slash at its end stays as it is written.
 
     Raises:
         ValueError: Not an `http` or `https` origin.
     """
-    if not parse_origin(text).startswith(("http://", "https://")):
+    if not parse_origin(text.removesuffix("/")).startswith(("http://", "https://")):
         raise ValueError("write an http:// or https:// origin, such as https://app.example.com")
     return text
 

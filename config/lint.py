@@ -11,7 +11,7 @@ from config.problems import Finding, Loc
 _NOT_BUILT = "is accepted, but does nothing in this release"
 _LONG_LEEWAY_S = 60.0
 # Sections and keys that are read and wait for a later release. Refused instead (`checks.py`): what protects.
-_WAITING_SECTIONS = ("redis", "tokens", "bootstrap", "flags", "slack", "posthog", "stripe")
+_WAITING_SECTIONS = ("redis", "tokens", "bootstrap", "flags", "slack", "posthog", "stripe", "decisions", "debug")
 _WAITING_KEYS: tuple[Loc, ...] = (
     ("clerk", "webhook_secrets"),
     ("provisioning", "first_api_token"),
@@ -69,6 +69,10 @@ def _clerk(settings: Settings) -> Iterator[Finding]:
 
 
 def _waiting(settings: Settings) -> Iterator[Finding]:
+    if settings.workers > 1:
+        yield Finding(("workers",), "is accepted, but this release runs one process; run several replicas instead")
+    if settings.system_tokens:
+        yield Finding(("system_tokens",), _NOT_BUILT)
     for name in _WAITING_SECTIONS:
         section = getattr(settings, name)
         if isinstance(section, Section) and section.model_fields_set:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import socket
@@ -51,6 +52,7 @@ from provisioning.users import Users
 
 _log = structlog.get_logger()
 _BACKLOG = 4096
+_TOLD_EVERY_S = 5.0
 DATABASE_WAIT_S = 30.0
 """Seconds `serve` waits at its start for a PostgreSQL that does not answer yet."""
 
@@ -128,17 +130,21 @@ async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
 
 
 async def _migrated(url: str, *, automatic: bool) -> None:
-    until = time.monotonic() + DATABASE_WAIT_S
+    """Bring the schema up to date, or see that it is; waits for a PostgreSQL that does not answer yet."""
+    began, told_at = time.monotonic(), -math.inf
     while True:
         try:
             if automatic:
                 await upgrade(url)
             elif missing := await pending(url):
                 raise MigrationFailed(f"the schema lacks {', '.join(missing)}; run `gateway migrate`")
-        except DatabaseUnavailable:
-            if time.monotonic() >= until:
+        except DatabaseUnavailable as error:
+            now = time.monotonic()
+            if now - began >= DATABASE_WAIT_S:
                 raise
-            _log.warning("waiting for the database")
+            if now - told_at >= _TOLD_EVERY_S:
+                told_at = now
+                _log.warning("waiting for the database", cause=str(error.__cause__ or error))
             await asyncio.sleep(0.5)
         else:
             return
@@ -178,7 +184,8 @@ async def _build_rooms(
         cookie_rules=CookieRules.of(key),
         callers=callers,
         cors=Cors(origins),
-        own_origins=compile_origins([public_url, *clerk.authorized_parties]),
+        issuers=frozenset(clerk.issuer),
+        own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=upstreams,
         metrics=metrics,
         clock=time.time,
@@ -228,10 +235,10 @@ async def _start_lane(
         server.close()
         await asyncio.sleep(0)  # let what was accepted a moment ago begin
         unusual.pre_shutdown()
-        waits = [unusual.shutdown(settings.drain_grace)]
-        if fast is not None:
-            waits.append(fast.drain(settings.drain_grace))
-        await asyncio.gather(*waits)
+        until = loop.time() + settings.drain_grace
+        if fast is not None:  # first, because it may still hand connections over
+            await fast.drain(settings.drain_grace)
+        await unusual.shutdown(max(0.0, until - loop.time()))
 
     stack.push_async_callback(drain)
 

@@ -9,14 +9,14 @@
 Both lanes share all of it. Everything refused is raised (`errors.py`); `problems.py` says how HTTP tells it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from gateway.actors.callers import Caller, Callers
 from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.cookies import without_clerk
-from gateway.credentials.find import api_key_is_ours, authorization_is_ours, find_credentials
+from gateway.credentials.find import authorization_is_ours, find_credentials, may_pass
 from gateway.credentials.kinds import Carrier, Credential, digest_of
 from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
 from gateway.edge import slots
@@ -56,6 +56,7 @@ class Rooms:
 
     Attributes:
         hosts: Host names served; empty serves any.
+        issuers: Exact `iss` of the sessions taken here.
         own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
         clock: Unix seconds.
     """
@@ -67,6 +68,7 @@ class Rooms:
     cookie_rules: CookieRules
     callers: Callers
     cors: Cors
+    issuers: frozenset[str]
     own_origins: frozenset[bytes]
     upstreams: Mapping[str, Upstream]
     metrics: Metrics
@@ -214,7 +216,7 @@ class Pipeline:
         lines = arrived.fields.lines
         lifted = arrived.fields.lifted
         if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
-            _keep_credentials(lines, way)
+            _keep_credentials(lines, way, self.rooms.issuers)
         if arrived.chunked:
             lines.append(b"Transfer-Encoding: chunked")
         elif arrived.content_length is not None:
@@ -360,16 +362,18 @@ def _check_same_person(one: Principal, two: Principal) -> None:
         raise CredentialConflict
 
 
-def _keep_credentials(lines: list[bytes], way: Way) -> None:
+def _keep_credentials(lines: list[bytes], way: Way, issuers: Collection[str]) -> None:
     """Let pass what is the application's; credentials of our kinds stay here unless the route forwards them."""
     fields, rule = way.arrived.fields, way.rule
     authorization = fields.lifted[slots.AUTHORIZATION]
     if authorization is not None and (
-        rule.forward_credentials or (rule.auth is not Auth.REQUIRED and not authorization_is_ours(authorization))
+        rule.forward_credentials
+        or (rule.auth is Auth.OPTIONAL and not authorization_is_ours(authorization))
+        or (rule.auth is Auth.NONE and may_pass(authorization, issuers))
     ):
         lines.append(b"Authorization: " + authorization)
     api_key = fields.lifted[slots.API_KEY]
-    if api_key is not None and (rule.forward_credentials or not api_key_is_ours(api_key)):
+    if api_key is not None and (rule.forward_credentials or may_pass(api_key, issuers)):
         lines.append(b"X-API-Key: " + api_key)
     cookies = fields.all(slots.COOKIE)
     if cookies:

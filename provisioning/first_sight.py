@@ -96,7 +96,12 @@ class FirstSight:
         Args:
             clerk_user_id: Clerk's `user_…`.
             clerk_organization_id: Clerk's `org_…`; None asks for the personal organization.
+
+        Raises:
+            OrganizationMissing: The personal organization is asked for, and those are off.
         """
+        if clerk_organization_id is None and not self._personal_organizations:
+            raise OrganizationMissing
         async with self._database.connection() as connection:
             if clerk_organization_id is None:
                 row = await connection.fetchrow(_FIND_IN_PERSONAL_ORGANIZATION, clerk_user_id)

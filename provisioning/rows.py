@@ -21,6 +21,12 @@ STANDING_COLUMNS = ", ".join(
 )
 
 
+def _number(digits: str) -> int | float:
+    """Read an integer of jsonb, which keeps 1e20 as a hundred million millions; beyond 64 bits it is a float again."""
+    number = int(digits)
+    return number if -(2**63) <= number < 2**64 else float(digits)
+
+
 def user_of(row: asyncpg.Record, prefix: str = "") -> User:
     """Read a row that holds `USER_COLUMNS`, each behind `prefix`."""
     return User(
@@ -31,7 +37,7 @@ def user_of(row: asyncpg.Record, prefix: str = "") -> User:
         updated_at=row[f"{prefix}updated_at"],
         email=row[f"{prefix}email"],
         name=row[f"{prefix}name"],
-        settings=json.loads(row[f"{prefix}settings"]),
+        settings=json.loads(row[f"{prefix}settings"], parse_int=_number),
         disabled_at=row[f"{prefix}disabled_at"],
         deleted_at=row[f"{prefix}deleted_at"],
     )

@@ -5,12 +5,12 @@ one list.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from gateway.credentials.jwt_text import MAX_TOKEN_CHARS
+from gateway.credentials.jwt_text import MAX_TOKEN_CHARS, parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.credentials.session_cookie import CookieRules, find_session_cookie
-from gateway.errors import CredentialMalformed
+from gateway.errors import CredentialMalformed, CredentialRejected
 
 _BLANKS = b" \t"
 # The scheme ends where the characters of a scheme end (RFC 9110 §5.6.2), so `bearer:x` is ours as well: whatever an
@@ -64,6 +64,27 @@ def authorization_is_ours(value: bytes) -> bool:
 def api_key_is_ours(value: bytes) -> bool:
     """Tell whether an X-API-Key value is a token of ours; other values belong to the application."""
     return value.strip(_BLANKS).startswith(_API_TOKEN)
+
+
+def may_pass(value: bytes, issuers: Collection[str]) -> bool:
+    """Tell whether a field value a route does not read may go up: no token of ours is in it, whoever signed it.
+
+    Ours are `agt_…`, `ags_…`, and JWTs that name an issuer of ours or cannot be read. What another issuer signed
+    belongs to the application.
+
+    Args:
+        value: Of Authorization, with its scheme if it has one, or of X-API-Key.
+        issuers: Exact `iss` of our sessions.
+    """
+    token = value.strip(_BLANKS).rpartition(b" ")[2]
+    if token.startswith((_API_TOKEN, _SYSTEM_TOKEN)):
+        return False
+    if token.count(b".") != 2 or not token.startswith(b"ey"):  # base64url of `{"`
+        return True
+    try:
+        return parse_jwt(token.decode("latin-1")).payload.get("iss") not in issuers
+    except CredentialRejected:
+        return False
 
 
 def _bearer_token(value: bytes) -> bytes:

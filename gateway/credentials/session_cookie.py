@@ -22,6 +22,7 @@ _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _LEADING_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,20})", re.ASCII)
 NO_SESSION_TOKEN = "client-uat-but-no-session-token"
 """Clerk's reason when `__client_uat` says that somebody is signed in, and no session cookie is there."""
+_ISSUER_CHARS = 256
 _NAMES = (b"__session", b"__client_uat", b"__clerk_db_jwt")
 
 
@@ -157,9 +158,14 @@ def _unverified(token: str) -> Mapping[str, object]:
             payload = parse_jwt(token).payload
         except CredentialRejected:
             payload = {}
-        claims = {name: payload[name] for name in ("iss", "iat", "exp") if name in payload}
+        claims = {name: payload[name] for name in ("iss", "iat", "exp") if _is_small(payload.get(name))}
         _read_before.insert(digest, claims)
     return claims
+
+
+def _is_small(value: object) -> bool:
+    """True for what is worth remembering: an unproven token must not choose how much memory it takes."""
+    return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _ISSUER_CHARS)
 
 
 def _number(value: object, otherwise: float = 0.0) -> float:

@@ -22,6 +22,7 @@ from gateway.errors import (
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_WEIGHT = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
@@ -76,10 +77,30 @@ class Arrived:
         """A body follows the head, possibly an empty chunked one."""
         return self.chunked or bool(self.content_length)
 
-    @property
-    def wants_html(self) -> bool:
-        """A browser's navigation: it lists text/html itself; API clients send `*/*` or JSON."""
-        return any(b"text/html" in value.lower() for value in self.fields.all(slots.ACCEPT))
+
+def wants_html(fields: Sequence[Field]) -> bool:
+    """Tell a browser's navigation, which names text/html before any JSON; API clients send `*/*`, JSON, or nothing.
+
+    Args:
+        fields: As received: an answer is owed to requests too that could not be judged.
+    """
+    html = json = 0.0
+    for name, value in fields:
+        if name.lower() == b"accept":
+            for part in value.lower().split(b","):
+                media_type, weight = _weighed(part)
+                if media_type == b"text/html":
+                    html = max(html, weight)
+                elif media_type in (b"application/json", b"application/problem+json"):
+                    json = max(json, weight)
+    return html > 0 and html >= json
+
+
+def _weighed(part: bytes) -> tuple[bytes, float]:
+    """Read one element of Accept with its weight (RFC 9110 §12.4.2); a weight that is none counts as 0."""
+    media_type, *parameters = (piece.strip(b" \t") for piece in part.split(b";"))
+    weight = next((text[2:] for text in parameters if text.startswith(b"q=")), b"1")
+    return media_type, float(weight) if _WEIGHT.fullmatch(weight) else 0.0
 
 
 def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:

@@ -22,7 +22,7 @@ _HOP = re.compile(
 # Traefik names a websocket's scheme after it.
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _PORT = re.compile(rb"[0-9]{1,5}")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{8,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -54,7 +54,7 @@ class ClientView:
         scheme: `http` or `https`, as the client used it.
         host: Host as the client named it, a port included when it did.
         port: Port the client used.
-        request_id: Of a trusted proxy, 8 to 128 characters; None: make one.
+        request_id: Of a trusted proxy, 1 to 128 characters; None: make one.
         lines: The `X-Forwarded-*` lines the upstream receives, each with its CRLF.
     """
 

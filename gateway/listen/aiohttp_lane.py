@@ -17,16 +17,20 @@ from config.model import Limits
 from gateway.answer import Answer
 from gateway.api.endpoints import Call, Endpoint
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.errors import ContentTooLarge, HeadTooLarge, RequestMalformed, UpstreamError
+from gateway.errors import ContentTooLarge, HeadTimedOut, HeadTooLarge, RequestMalformed, UpstreamError
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.pipeline import Departure, Passage, Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 
+SWEEP_S = 0.5
+"""Seconds between two looks at the deadlines of heads."""
 LINGER_S = 1.0
 """Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
 _DRAIN_LOOK_S = 0.05
+CHUNK_LINES_CAP = 4096
+"""Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -122,6 +126,13 @@ class AiohttpLane:
         self._metrics.answered(NO_ROUTE, "", answer.status, 0.0)
         return self._closed
 
+    def refuse_late(self, transport: asyncio.Transport) -> None:
+        """Answer a head that did not arrive in time."""
+        incoming = Incoming("", b"", (), "", self._scheme, new_request_id())
+        answer = self._refusals.answer(HeadTimedOut(), incoming, None, None)
+        transport.write(answer.serialise(date=self._refusals.date(), is_head=False, close=True))
+        self._metrics.answered(NO_ROUTE, "", answer.status, 0.0)
+
     async def _answer(self, request: web.BaseRequest, way: Way) -> tuple[int, bool]:
         arrived = way.arrived
         if way.preflight is not None:
@@ -140,6 +151,8 @@ class AiohttpLane:
             body = bytearray()
             try:
                 async for piece in request.content.iter_any():
+                    if way.arrived.chunked:
+                        _check_chunk_lines(request, way.arrived)
                     body += piece
                     if len(body) > cap:
                         raise ContentTooLarge
@@ -156,6 +169,8 @@ class AiohttpLane:
             raise ConnectionResetError
         started = time.perf_counter()
         arrived, content = way.arrived, request.content
+        if arrived.chunked:
+            _check_chunk_lines(request, arrived)
         body_at_hand = arrived.has_body and content.is_eof() and not arrived.chunked
         if body_at_hand:
             departure.request.head += content.read_nowait()
@@ -206,10 +221,12 @@ class AiohttpLane:
             self._invite_body(request, way)
         try:
             async for piece in request.content.iter_any():
+                if way.arrived.chunked:
+                    _check_chunk_lines(request, way.arrived)
                 framed = b"%x\r\n%b\r\n" % (len(piece), piece) if way.arrived.chunked else piece
                 if not await exchange.send(framed):
                     return
-        except (web.RequestPayloadError, ValueError):
+        except (web.RequestPayloadError, RequestMalformed, ValueError):
             exchange.abort()
             relay.failed(RequestMalformed("body_grammar"))
             return
@@ -230,8 +247,7 @@ class AiohttpLane:
             request.transport.write(_CONTINUE)
 
     def _check_size(self, incoming: Incoming) -> None:
-        size = len(incoming.target) + 4 * len(incoming.fields) + sum(map(len, chain.from_iterable(incoming.fields)))
-        if size > self._limits.head_bytes or len(incoming.fields) > self._limits.head_fields:
+        if _head_size(incoming) > self._limits.head_bytes or len(incoming.fields) > self._limits.head_fields:
             raise HeadTooLarge
 
     def _lives_on(self, arrived: Arrived) -> bool:
@@ -258,6 +274,23 @@ class AiohttpLane:
             )
         )
         return keep_alive
+
+
+def _head_size(incoming: Incoming) -> int:
+    """Bytes of the head, to within a few dozen."""
+    return len(incoming.target) + 4 * len(incoming.fields) + sum(map(len, chain.from_iterable(incoming.fields)))
+
+
+def _check_chunk_lines(request: web.BaseRequest, arrived: Arrived) -> None:
+    """Refuse a body that hides bytes in its chunk lines (S04): the parser skips extensions of any length unread.
+
+    Raises:
+        RequestMalformed: Far more bytes came than chunks of this much content need.
+    """
+    connection = cast(_Connection, request.protocol)
+    framing = connection.received - connection.body_began - _head_size(arrived.incoming) - request.content.total_bytes
+    if framing > CHUNK_LINES_CAP + 16 * request.content.total_bytes:
+        raise RequestMalformed("chunk_lines_too_long")
 
 
 def _incoming(request: web.BaseRequest, scheme: str) -> Incoming:
@@ -295,6 +328,15 @@ class LaneServer(web.Server):
             max_headers=limits.head_fields,
         )
         self._lane = lane
+        self._head_timeout_s = limits.head_timeout
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Judge the heads of all connections with one timer."""
+        now = self._loop.time()
+        for connection in self.connections:
+            cast(_Connection, connection).check_head(now, self._head_timeout_s)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def pre_shutdown(self) -> None:
         """Close what is idle; every answer from now on ends its connection."""
@@ -312,6 +354,7 @@ class LaneServer(web.Server):
         while self.connections and self._loop.time() < until:
             self.pre_shutdown()
             await asyncio.sleep(_DRAIN_LOOK_S)
+        self._sweeper.cancel()
         await super().shutdown(_DRAIN_LOOK_S)
 
     def __call__(self) -> web.RequestHandler:
@@ -322,13 +365,15 @@ class LaneServer(web.Server):
 class _Connection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
-    __slots__ = ("_deaf", "_lane", "_unfinished")
+    __slots__ = ("_deaf", "_head_since", "_lane", "_unfinished", "body_began", "received")
 
     def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane = lane
         self._deaf = False
         self._unfinished: StreamReader | None = None
+        self._head_since: float | None = None
+        self.received = self.body_began = 0  # bytes so far: of the connection, and before the latest request
 
     def data_received(self, data: bytes) -> None:
         """Parse; when a body turns out broken, tell whoever reads it.
@@ -337,7 +382,11 @@ class _Connection(web.RequestHandler):
         """
         if self._deaf:
             return
+        began, count, self.received = self.received, self._request_count, self.received + len(data)
         super().data_received(data)
+        if self._request_count != count:
+            self.body_began = began
+        self._head_since = (self._head_since or self._loop.time()) if data and self._idle else None
         if self._messages:
             message, content = self._messages[-1]
             if not isinstance(message, _ErrInfo):
@@ -364,9 +413,21 @@ class _Connection(web.RequestHandler):
                 await asyncio.sleep(LINGER_S)  # cancelled as soon as the client closes
         return finished
 
+    @property
+    def _idle(self) -> bool:
+        return not self._messages and self._waiter is not None and not self._waiter.done()
+
     def end_when_idle(self) -> None:
         """Close unless a request is here or under way."""
-        if not self._messages and self._waiter is not None and not self._waiter.done():
+        if self._idle:
+            self.force_close()
+
+    def check_head(self, now: float, timeout_s: float) -> None:
+        """Answer a head that dribbles."""
+        if self._head_since is None or not self._idle:
+            return
+        if now - self._head_since > timeout_s and self.transport is not None:
+            self._lane.refuse_late(self.transport)
             self.force_close()
 
     def handle_error(

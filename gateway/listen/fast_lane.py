@@ -17,7 +17,7 @@ from config.model import Limits
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
-from gateway.listen.aiohttp_lane import LINGER_S, LaneServer
+from gateway.listen.aiohttp_lane import LINGER_S, SWEEP_S, LaneServer
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.pipeline import Passage, Pipeline, Way
@@ -27,7 +27,8 @@ from gateway.upstream.exchange import Exchange
 _END_OF_HEAD = b"\r\n\r\n"
 _WAITING_CAP = 64 * 1024
 """Bytes of requests behind the one under way before the client is no longer read."""
-_SWEEP_S = 0.5
+_AT_ONCE = 32
+"""Requests of one connection that are begun in one turn of the event loop."""
 
 
 class FastLane:
@@ -55,7 +56,7 @@ class FastLane:
         self.connections: set[FastConnection] = set()
         self.draining = False
         self.empty = asyncio.Event()
-        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     def __call__(self) -> "FastConnection":
         """Make the protocol of one accepted connection."""
@@ -72,7 +73,7 @@ class FastLane:
         now = self.loop.time()
         for connection in tuple(self.connections):
             connection.check_deadline(now)
-        self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self, grace_s: float) -> None:
         """Let what is under way finish, close what is idle, cut what is left after the grace."""
@@ -102,9 +103,11 @@ class FastConnection(asyncio.Protocol):
         "_forwarded",
         "_incoming",
         "_lane",
+        "_left",
         "_parser",
         "_peer",
         "_read",
+        "_reading_paused",
         "_relay",
         "_resolving",
         "_since",
@@ -125,7 +128,7 @@ class FastConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._resolving: asyncio.Task[None] | None = None
         self._peer = ""
-        self._busy = self._writing_paused = self._deaf = False
+        self._busy = self._whole = self._writing_paused = self._reading_paused = self._deaf = self._left = False
 
     # asyncio.Protocol
 
@@ -145,6 +148,13 @@ class FastConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.abort()
         self._relay = self._exchange = None
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let go of what refers back to us: the parser's cycle would keep the buffer until garbage is collected."""
+        self._left = True
+        self._buffer = b""
+        del self._parser
 
     def pause_writing(self) -> None:
         """The client reads slowly: read no more from the upstream."""
@@ -167,27 +177,42 @@ class FastConnection(asyncio.Protocol):
         if not self._buffer and not self._busy:
             self._since = self._lane.loop.time()
         self._buffer = self._buffer + data if self._buffer else data
-        if self._busy:
-            if len(self._buffer) > _WAITING_CAP:
-                self.transport.pause_reading()
-        else:
+        if not self._busy and not self._writing_paused:
             self._proceed()
+        if self._reading_paused or len(self._buffer) > _WAITING_CAP:
+            self._regulate()
+
+    def _regulate(self) -> None:
+        """Read from the client only while little of what it sent ahead is waiting."""
+        full = len(self._buffer) > _WAITING_CAP
+        if full is not self._reading_paused and not self._left and not self.transport.is_closing():
+            self._reading_paused = full
+            if full:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     # One request after the other.
 
     def _proceed(self) -> None:
         """Take requests off the buffer until one is under way; none for a client that does not take its answers."""
-        while self._buffer and not self._busy and not self._writing_paused and not self.transport.is_closing():
-            end = self._buffer.find(_END_OF_HEAD)
-            if end >= 0:
-                if not self._begin(end + 4):
-                    return
-            else:
-                if len(self._buffer) > self._lane.limits.head_bytes:
-                    self._refuse_unread(HeadTooLarge())
-                elif not self._fed(len(self._buffer)):
-                    self._hand_over()
+        for _ in range(_AT_ONCE):
+            if self._left or not self._buffer or self._busy or self._writing_paused or self.transport.is_closing():
                 return
+            if not self._next():
+                return
+        self._lane.loop.call_soon(self._continue)  # so many refusals in one read: let others have their turn
+
+    def _next(self) -> bool:
+        """Begin with the next request in the buffer; False when there is none yet, or it is not ours."""
+        end = self._buffer.find(_END_OF_HEAD)
+        if end >= 0:
+            return self._begin(end + 4)
+        if len(self._buffer) > self._lane.limits.head_bytes:
+            self._refuse_unread(HeadTooLarge())
+        elif not self._fed(len(self._buffer)):
+            self._hand_over()
+        return False
 
     def _fed(self, end: int) -> bool:
         """Let llhttp read the buffer up to `end`; False when it will not have it.
@@ -206,7 +231,8 @@ class FastConnection(asyncio.Protocol):
         lane = self._lane
         if size > lane.limits.head_bytes or not self._fed(size) or not self._whole:
             return self._hand_over()
-        self._read = 0
+        # llhttp swallows blank lines between requests: what is whole must not count as whole twice.
+        self._read, self._whole = 0, False
         if self._parser.get_http_version() != "1.1" or len(self._fields) > lane.limits.head_fields:
             return self._hand_over()
         self._started = time.perf_counter()
@@ -245,7 +271,7 @@ class FastConnection(asyncio.Protocol):
             self._forward(way, passage)
         except Exception as error:  # noqa: BLE001 - the outer edge
             self._refuse(error, way.arrived.incoming, way.arrived, way)
-            self._proceed()
+            self._go_on()
 
     def _forward(self, way: Way, passage: Passage) -> None:
         lane = self._lane
@@ -285,10 +311,8 @@ class FastConnection(asyncio.Protocol):
         lane.metrics.answered(way.rule.name, self._incoming.method, relay.status, now - self._started)
         if relay.keep_alive:
             self._go_on()
-        elif way.arrived.keep_alive:
-            self._end()
         else:
-            self.transport.close()
+            self._end()
 
     def _go_on(self) -> None:
         """Look for the next request, once the connection to the upstream is back in its pool."""
@@ -298,9 +322,9 @@ class FastConnection(asyncio.Protocol):
             self._lane.loop.call_soon(self._continue)
 
     def _continue(self) -> None:
-        if not self._busy and not self.transport.is_closing():
-            self.transport.resume_reading()
-            self._proceed()
+        self._proceed()
+        if self._reading_paused:
+            self._regulate()
 
     # What is refused, and what is not ours to do.
 
@@ -334,13 +358,13 @@ class FastConnection(asyncio.Protocol):
         self._since = self._lane.loop.time()
         if not self.transport.is_closing():
             self.transport.write_eof()
-            self.transport.resume_reading()
+            self._regulate()
 
     def _hand_over(self) -> bool:
         """Give the connection, with the bytes of this request and what follows, to the aiohttp lane. Gives False."""
         lane, transport, received = self._lane, self.transport, self._buffer
-        self._buffer = b""
         lane.forget(self)
+        self._leave()
         connection = lane.unusual()
         connection.connection_made(transport)
         transport.set_protocol(connection)

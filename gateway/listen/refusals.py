@@ -8,7 +8,7 @@ import structlog
 from gateway.answer import Answer
 from gateway.api.pages import Pages
 from gateway.edge import slots
-from gateway.edge.arrival import Arrived, Incoming
+from gateway.edge.arrival import Arrived, Incoming, wants_html
 from gateway.errors import GatewayError, RequestMalformed
 from gateway.pipeline import Way
 from gateway.policy.cors import Cors
@@ -39,9 +39,9 @@ class Refusals:
     def answer(self, error: Exception, incoming: Incoming, arrived: Arrived | None, way: Way | None) -> Answer:
         """Answer for an error, and log it once."""
         self._tell(error, incoming, way)
-        wants_html = arrived is not None and arrived.wants_html
         cors = self._cors.fields(arrived.fields.lifted[slots.ORIGIN]) if arrived is not None else None
-        page = self._pages.renderer(arrived.target.raw) if arrived is not None and wants_html else None
+        target = arrived.target.raw if arrived is not None else b"/"
+        page = self._pages.renderer(target) if wants_html(incoming.fields) else None
         return answer_for(error, incoming.request_id, cors=cors or (), page=page)
 
     def with_cors(self, answer: Answer, arrived: Arrived) -> Answer:

@@ -72,7 +72,7 @@ _PER_HOP = frozenset(
 )
 # Ours to say, or meant for upstreams alone; the client must not learn them from an echo.
 _OURS = (b"x-actor-", b"x-organization-", b"x-subscription-", b"x-forwarded-", b"x-clerk-")
-_OURS_EXACT = frozenset({b"x-feature-flags", b"x-request-id", b"forwarded"})
+_OURS_EXACT = frozenset({b"x-feature-flags", b"x-request-id", b"traceparent", b"forwarded"})
 _READ = {
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,

@@ -48,6 +48,7 @@ class UpstreamConnection(asyncio.Protocol):
         "heard",
         "idle_since",
         "pool",
+        "reading_paused",
         "request_sent",
         "served",
         "touched",
@@ -61,7 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.served = 0
         self.idle_since = self.touched = 0.0
-        self.writing_paused = self._closing = False
+        self.writing_paused = self.reading_paused = self._closing = False
         self._write_waiter: asyncio.Future[None] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reset()
@@ -109,6 +110,17 @@ class UpstreamConnection(asyncio.Protocol):
         self.request_sent = True
         self.touched = self.pool.loop.time()
 
+    def pause_reading(self) -> None:
+        """The client is slow: leave the answer in the socket."""
+        self.reading_paused = True
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The client caught up."""
+        self.reading_paused = False
+        self.touched = self.pool.loop.time()
+        self.transport.resume_reading()
+
     async def writable(self) -> None:
         """Wait until the transport takes more; returns at once in the ordinary case."""
         if self.writing_paused and not self._closing:
@@ -131,6 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the exchange, if one is under way, and leave the pool."""
         self._closing = True
+        self._parser = None  # its callbacks refer back to us
         self._wake_writer()
         self.pool.left(self)
         exchange = self.exchange
@@ -313,4 +326,6 @@ class UpstreamConnection(asyncio.Protocol):
             # Not `close`, which first sends what is buffered: a rest of an upload nobody reads would hold the place.
             self.transport.abort()
         else:
+            if self.reading_paused:  # by a client that was slow to the last: the next one must not find it so
+                self.resume_reading()
             self.pool.release(self)

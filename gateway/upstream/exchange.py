@@ -73,13 +73,12 @@ class Exchange:
     def pause(self) -> None:
         """The client is slow: read no more from the upstream."""
         if self.connection is not None and not self._over:
-            self.connection.transport.pause_reading()
+            self.connection.pause_reading()
 
     def resume(self) -> None:
         """The client caught up."""
         if self.connection is not None and not self._over:
-            self.connection.touched = self.upstream.loop.time()
-            self.connection.transport.resume_reading()
+            self.connection.resume_reading()
 
     def abort(self) -> None:
         """The client is gone, or nobody wants the answer: free the upstream at once. Harmless when all is over."""

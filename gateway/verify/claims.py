@@ -109,7 +109,7 @@ def decode_permissions(features: object, names: object, masks: object) -> tuple[
     if not (isinstance(features, str) and isinstance(names, str) and isinstance(masks, str)):
         return ()
     entries = [entry.strip().split(":") for entry in features.split(",")]
-    texts = [mask.strip() for mask in masks.split(",")]
+    texts = masks.split(",")
     if any(len(entry) != 2 for entry in entries) or not all(_MASK.fullmatch(text) for text in texts):
         return ()
     per, bits = [name.strip() for name in names.split(",")], [int(text) for text in texts]
