@@ -96,6 +96,15 @@ async def test_settings_are_merged_on_the_first_level_and_null_deletes(gateway: 
     assert user["settings"] == merged.json()
 
 
+@pytest.mark.parametrize("number", ["1e20", "1e300", "-1e19", "18446744073709551615", "-9223372036854775808", "0.1"])
+async def test_settings_keep_numbers_of_any_size(gateway: GatewayUnderTest, number: str) -> None:
+    kept = await patch(gateway, b'{"n": %b}' % number.encode(), sub="user_2numbers")
+    shown = await gateway.get("/users/current", bearer(mint_token(sub="user_2numbers")))
+
+    assert kept.status == shown.status == 200
+    assert float(shown.json()["settings"]["n"]) == float(number)
+
+
 async def test_settings_of_one_person_are_not_anothers(gateway: GatewayUnderTest) -> None:
     await patch(gateway, b'{"theme": "dark"}', sub="user_2one")
 

@@ -149,12 +149,9 @@ def test_the_public_url_of_a_port_the_system_chooses_stays_open(tmp_path: Path) 
     [
         ("rate_limits: {api: {limit: 10/second}}", "rate_limits"),
         ("websocket: {max_age: 1h}", "websocket.max_age"),
-        ("decisions: {callers: [127.0.0.1/32]}", "decisions"),
-        ("system_tokens: [{name: ci, sha256: [], networks: []}]", "system_tokens"),
-        ("debug: {enabled: true}", "debug.enabled"),
         ("workers: 2", "workers"),
         ("admin: {listen: 127.0.0.1:8080}", "admin.listen"),
-        ("public_url: https://app.example.com/", "public_url"),
+        ("public_url: https://app.example.com/gateway", "public_url"),
         ("public_url: ftp://app.example.com", "public_url"),
         ("hosts: ['*.example.com']", "hosts[0]"),
         ("hosts: [app.example.com:443]", "hosts[0]"),
@@ -216,3 +213,9 @@ def test_an_unknown_upstream_is_refused_and_the_known_ones_are_named(tmp_path: P
 
 def test_no_leeway_is_a_valid_leeway(tmp_path: Path) -> None:
     assert settings_of(tmp_path, VALID.replace("clerk: {", "clerk: {leeway: 0s, ")).clerk.leeway == 0
+
+
+def test_public_url_is_kept_as_written(tmp_path: Path) -> None:
+    assert (
+        settings_of(tmp_path, VALID + "\npublic_url: https://app.example.com/").public_url == "https://app.example.com/"
+    )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.document import parse_document
-from config.load import default_data_dir, load_settings
+from config.load import default_data_dir, load, load_settings
 from config.problems import SettingsInvalid
 from tests.support.settings_files import MASTER_KEY, VALID, keys_of, problems_in, problems_of, settings_of, write
 
@@ -196,3 +196,51 @@ def test_any_text_after_a_valid_file_loads_or_is_refused_with_a_place(
     found = problems_in(path)
 
     assert all(problem.file == str(path) for problem in found)
+
+
+# Every part of the settings at once, most of which wait for later releases: no part may stand in the way of the others.
+EVERYTHING = """\
+listen: 127.0.0.1:8080
+admin: {listen: 127.0.0.1:9464}
+workers: 2
+public_url: https://app.example.com
+trusted_proxies: [10.0.0.0/8]
+clerk:
+  publishable_key: pk_live_Y2xlcmsuZXhhbXBsZS5jb20k
+  issuer: https://clerk.example.com
+  jwks_url: https://clerk.example.com/.well-known/jwks.json
+  api_url: https://api.clerk.com/v1
+  secret_key: sk_live_x
+  authorized_parties: [https://app.example.com]
+  webhook_secrets: []
+  allow_insecure_http: false
+database: {url: postgresql://gateway@127.0.0.1/gateway}
+redis: {url: redis://127.0.0.1}
+upstreams:
+  app: {url: http://127.0.0.1:9000, connect_timeout: 2s, response_timeout: 30s, idle_timeout: 5m}
+routes:
+  - {path: /public/**, auth: none, upstream: app}
+  - {path: /ws/**, auth: required, accept: [websocket_token, session], upstream: app}
+  - {path: /reports/**, methods: [GET], auth: required, scopes: [reports:read], organization_roles: [admin, member], upstream: app, track: report_viewed}
+  - {path: /**, auth: required, upstream: app}
+secrets: {master_key: "7b0e1c5a9d3f4826b1c07e5d9a3f4826"}
+tokens: {default_life: 180d, max_life: 365d, per_user: 20, websocket_life: 10m, agent_life: 1h, scopes: [reports:read]}
+provisioning: {personal_organizations: true, first_api_token: true, trial_days: 14, trial_plan: pro, link_verified_email: false}
+cache: {near_entries: 100000, near_ttl: 30s, degraded_ttl: 5s, stale_if_error: 10m}
+flags: {provider: file, file: flags.json, declare: {new-editor: {type: boolean, default: false, expose: [headers, client]}}}
+slack: {webhook_url: "https://hooks.slack.com/services/x"}
+posthog: {host: https://us.i.posthog.com, project_key: phc_x, secret_key: phx_x}
+stripe: {secret_key: sk_x, price_id: price_x, api_url: https://api.stripe.com, webhook_secrets: []}
+decisions: {callers: [127.0.0.1/32]}
+debug: {enabled: false}
+"""  # noqa: E501 - as a person would write it
+
+
+def test_every_part_of_the_settings_is_taken_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(EVERYTHING, encoding="utf-8")
+
+    loaded = load(path, {}, for_serve=True)
+
+    waiting = {warning.key for warning in loaded.warnings}
+    assert {"workers", "redis", "decisions", "flags", "slack", "posthog", "stripe", "tokens"} <= waiting

@@ -259,3 +259,29 @@ async def test_client_that_does_not_ask_for_a_page_gets_a_problem(gateway: Gatew
     reply = await gateway.get("/x", f"Accept: {accept}")
 
     assert reply.code == "credential_missing"
+
+
+ACCEPTS = {
+    "application/json;q=0.9, text/html;q=0.1": "application/problem+json",
+    "application/json, text/html;q=0.5": "application/problem+json",
+    "text/html;q=0": "application/problem+json",
+    "*/*": "application/problem+json",
+    "text/html": "text/html; charset=utf-8",
+    "text/html;q=0.5, */*;q=0.1": "text/html; charset=utf-8",
+    "text/html;q=x, application/json": "application/problem+json",
+}
+
+
+@pytest.mark.parametrize(("accept", "media_type"), ACCEPTS.items(), ids=ACCEPTS.keys())
+async def test_refusals_come_as_the_client_prefers(gateway: GatewayUnderTest, accept: str, media_type: str) -> None:
+    reply = await gateway.get("/x", f"Accept: {accept}")
+
+    assert reply.status == 401
+    assert reply.get("content-type") == media_type
+
+
+async def test_a_target_that_cannot_stand_is_refused_with_a_page_too(gateway: GatewayUnderTest) -> None:
+    reply = await gateway.get("/public/%zz", NAVIGATION)
+
+    assert reply.status == 400
+    assert reply.get("content-type") == "text/html; charset=utf-8"

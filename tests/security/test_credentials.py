@@ -197,6 +197,29 @@ async def test_another_scheme_goes_up_where_nobody_must_sign_in(gateway: Gateway
     assert gateway.upstream.last.one("x-actor-id") == ""
 
 
+OURS = {"session": mint_token(), "api token": "agt_x", "system token": "ags_x", "unreadable token": "eyJ.eyJ.x"}
+
+
+@pytest.mark.parametrize("token", OURS.values(), ids=OURS.keys())
+@pytest.mark.parametrize("line", ["Authorization: Bearer {}", "Authorization: bearer {}", "X-API-Key: {}"])
+async def test_no_token_of_ours_goes_up_where_none_is_read(gateway: GatewayUnderTest, line: str, token: str) -> None:
+    reply = await gateway.get("/public/x", line.format(token))
+
+    assert reply.status == 200
+    assert token.encode() not in gateway.upstream.last.head
+
+
+FOREIGN = {"opaque": "ghp_16C7e42F292c6912E7", "another issuer's": mint_token(iss="https://accounts.google.com")}
+
+
+@pytest.mark.parametrize("token", FOREIGN.values(), ids=FOREIGN.keys())
+@pytest.mark.parametrize("line", ["Authorization: Bearer {}", "X-API-Key: {}"])
+async def test_foreign_tokens_go_up_where_none_is_read(gateway: GatewayUnderTest, line: str, token: str) -> None:
+    await gateway.get("/public/x", line.format(token))
+
+    assert gateway.upstream.last.one(line.partition(":")[0]).endswith(token)
+
+
 @pytest.mark.parametrize(
     "cookie",
     [

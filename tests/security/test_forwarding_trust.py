@@ -62,7 +62,7 @@ async def test_f03_even_a_trusted_proxy_does_not_choose_the_target(gateway: Gate
     assert gateway.upstream.received == []
 
 
-@pytest.mark.parametrize("request_id", ["short", "a b c d e f g h", 'x"y' * 5, "x" * 129])
+@pytest.mark.parametrize("request_id", ["a b c d e f g h", 'x"y' * 5, "x" * 129])
 async def test_request_id_that_could_forge_a_log_line_is_replaced(gateway: GatewayUnderTest, request_id: str) -> None:
     await gateway.ask(request("/public/x", f"X-Request-Id: {request_id}"))
 

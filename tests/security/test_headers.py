@@ -142,7 +142,7 @@ async def test_h07_anonymous_route_sends_every_identity_field_once_and_empty(
 
 
 async def test_h07_route_without_auth_reads_no_credential(gateway: GatewayUnderTest) -> None:
-    reply = await gateway.get("/public/x", bearer("garbage"))
+    reply = await gateway.get("/public/x", bearer(mint_token()))
 
     assert reply.status == 200
     assert gateway.upstream.last.one("x-actor-id") == ""
@@ -275,6 +275,7 @@ async def test_h13_identity_in_an_answer_is_not_relayed(gateway: GatewayUnderTes
     gateway.upstream.respond = answering(
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Actor-Id: usr_leak\r\nx_actor_assertion: leak\r\n"
         b"X-Organization-Id: leak\r\nX-Feature-Flags: leak\r\nX-Forwarded-For: leak\r\nX-Clerk-Auth-Token: leak\r\n"
+        b"traceparent: leak\r\n"
         b"Connection: Set-Cookie, X-Nominated\r\nX-Nominated: leak\r\nKeep-Alive: leak\r\n"
         b"Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2, c=3\r\nX-Own: kept\r\n\r\nok"
     )

@@ -159,6 +159,16 @@ async def test_person_without_an_organization_is_asked_to_choose_where_personal_
     assert within.status == 200
 
 
+async def test_personal_organization_of_before_does_not_count_where_they_are_off(database_url: str) -> None:
+    async with gateway_under_test(database_url) as gateway:
+        before = await ask(gateway)
+    async with gateway_under_test(database_url, provisioning={"personal_organizations": False}) as gateway:
+        after = await ask(gateway)
+
+    assert before.status == 200
+    assert after.code == "organization_required"
+
+
 async def test_profile_the_claims_do_not_tell_is_asked_of_clerk(database_url: str) -> None:
     async with ClerkBackend().running() as clerk:
         clerk.add_user("user_2asked")
