@@ -31,6 +31,8 @@ LINGER_S = 1.0
 _DRAIN_LOOK_S = 0.05
 CHUNK_LINES_CAP = 4096
 """Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
+_LOOK_BYTES = 1024
+"""Bytes parsed at once where chunk lines may be among them."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -151,8 +153,6 @@ class AiohttpLane:
             body = bytearray()
             try:
                 async for piece in request.content.iter_any():
-                    if way.arrived.chunked:
-                        _check_chunk_lines(request, way.arrived)
                     body += piece
                     if len(body) > cap:
                         raise ContentTooLarge
@@ -169,8 +169,6 @@ class AiohttpLane:
             raise ConnectionResetError
         started = time.perf_counter()
         arrived, content = way.arrived, request.content
-        if arrived.chunked:
-            _check_chunk_lines(request, arrived)
         body_at_hand = arrived.has_body and content.is_eof() and not arrived.chunked
         if body_at_hand:
             departure.request.head += content.read_nowait()
@@ -221,12 +219,10 @@ class AiohttpLane:
             self._invite_body(request, way)
         try:
             async for piece in request.content.iter_any():
-                if way.arrived.chunked:
-                    _check_chunk_lines(request, way.arrived)
                 framed = b"%x\r\n%b\r\n" % (len(piece), piece) if way.arrived.chunked else piece
                 if not await exchange.send(framed):
                     return
-        except (web.RequestPayloadError, RequestMalformed, ValueError):
+        except (web.RequestPayloadError, ValueError):
             exchange.abort()
             relay.failed(RequestMalformed("body_grammar"))
             return
@@ -279,18 +275,6 @@ class AiohttpLane:
 def _head_size(incoming: Incoming) -> int:
     """Bytes of the head, to within a few dozen."""
     return len(incoming.target) + 4 * len(incoming.fields) + sum(map(len, chain.from_iterable(incoming.fields)))
-
-
-def _check_chunk_lines(request: web.BaseRequest, arrived: Arrived) -> None:
-    """Refuse a body that hides bytes in its chunk lines (S04): the parser skips extensions of any length unread.
-
-    Raises:
-        RequestMalformed: Far more bytes came than chunks of this much content need.
-    """
-    connection = cast(_Connection, request.protocol)
-    framing = connection.received - connection.body_began - _head_size(arrived.incoming) - request.content.total_bytes
-    if framing > CHUNK_LINES_CAP + 16 * request.content.total_bytes:
-        raise RequestMalformed("chunk_lines_too_long")
 
 
 def _incoming(request: web.BaseRequest, scheme: str) -> Incoming:
@@ -365,36 +349,61 @@ class LaneServer(web.Server):
 class _Connection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
-    __slots__ = ("_deaf", "_head_since", "_lane", "_unfinished", "body_began", "received")
+    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_head_since", "_lane", "_unfinished")
 
     def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane = lane
         self._deaf = False
         self._unfinished: StreamReader | None = None
+        self._chunked = False
+        self._chunk_lines = 0  # bytes of the latest request's body that were no content
         self._head_since: float | None = None
-        self.received = self.body_began = 0  # bytes so far: of the connection, and before the latest request
 
     def data_received(self, data: bytes) -> None:
+        """Parse, in small pieces where chunk lines must be told from content, heads and pipelined requests."""
+        start = 0
+        while not self._deaf:
+            plain_body = self._unfinished is not None and not self._chunked and not self._unfinished.is_eof()
+            end = len(data) if plain_body else start + _LOOK_BYTES
+            self._parse(data[start:end])
+            start = end
+            if start >= len(data):
+                break
+
+    def _parse(self, data: bytes) -> None:
         """Parse; when a body turns out broken, tell whoever reads it.
 
         aiohttp only queues the parser's error behind the request whose body it is, which would wait for ever (S03).
         """
-        if self._deaf:
-            return
-        began, count, self.received = self.received, self._request_count, self.received + len(data)
+        body = self._unfinished if self._chunked else None
+        known = body.total_bytes if body is not None and not body.is_eof() else None
         super().data_received(data)
-        if self._request_count != count:
-            self.body_began = began
         self._head_since = (self._head_since or self._loop.time()) if data and self._idle else None
+        if body is not None and known is not None and not body.is_eof():
+            self._judge_chunk_lines(body, len(data) - (body.total_bytes - known))
         if self._messages:
             message, content = self._messages[-1]
-            if not isinstance(message, _ErrInfo):
-                self._unfinished = content  # only the latest request can have a body that is still to come
-                return
-            self._deaf = True
-            if self._unfinished is not None and not self._unfinished.is_eof():
-                self._unfinished.set_exception(web.RequestPayloadError("body_grammar"))
+            if isinstance(message, _ErrInfo):
+                self._break_body()
+            elif content is not self._unfinished:  # only the latest request can have a body that is still to come
+                self._unfinished, self._chunked, self._chunk_lines = content, message.chunked, 0
+
+    def _judge_chunk_lines(self, body: StreamReader, size: int) -> None:
+        """Refuse a body that hides bytes in its chunk lines (S04): the parser skips extensions of any length unread.
+
+        Args:
+            body: Under way before and after these bytes, so that all of them are its own.
+            size: Of them, those that were no content.
+        """
+        self._chunk_lines += size
+        if self._chunk_lines > CHUNK_LINES_CAP + 16 * body.total_bytes:
+            self._break_body()
+
+    def _break_body(self) -> None:
+        self._deaf = True
+        if self._unfinished is not None and not self._unfinished.is_eof():
+            self._unfinished.set_exception(web.RequestPayloadError("body_grammar"))
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
