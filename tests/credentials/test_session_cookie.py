@@ -1,12 +1,15 @@
 """Which session cookie counts, and which sign nobody in. Clerk's own cases run in `tests/verify/test_vectors.py`."""
 
+import json
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.credentials.kinds import Carrier
-from gateway.credentials.session_cookie import CookieRules, find_session_cookie
-from tests.support.clerk_keys import mint_token
+from gateway.credentials.session_cookie import CookieRules, _unverified, find_session_cookie
+from tests.support.clerk_keys import encode, mint_token
 
 NOW = 1_700_000_000
 HOST = "clerk.example.test"
@@ -81,6 +84,33 @@ def test_token_is_not_shown() -> None:
     found = find_session_cookie(_cookies(__session=TOKEN, __client_uat=NOW), LIVE, NOW)
 
     assert TOKEN not in repr(found)
+
+
+@pytest.mark.parametrize("claim", ["iss", "iat", "exp", "other"])
+def test_unproven_cookies_do_not_choose_how_much_is_remembered(claim: str) -> None:
+    def present(number: int) -> None:
+        payload = json.dumps({claim: f"{number}" + "x" * 8000}).encode()
+        token = f"{encode(b'{}')}.{encode(payload)}.AAAA"
+        find_session_cookie(_cookies(__session=token, __client_uat=NOW), LIVE, NOW)
+
+    present(-1)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(200):
+            present(number)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert after - before < 200 * 1000
+
+
+@pytest.mark.parametrize(("length", "remembered"), [(256, True), (257, False)])
+def test_an_issuer_longer_than_any_of_ours_is_not_remembered(length: int, remembered: bool) -> None:
+    token = f"{encode(b'{}')}.{encode(json.dumps({'iss': 'i' * length}).encode())}.AAAA"
+
+    assert ("iss" in _unverified(token)) is remembered
 
 
 @settings(max_examples=200)

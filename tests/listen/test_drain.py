@@ -110,6 +110,31 @@ async def test_an_upload_under_way_is_taken_to_its_end(database_url: str, fast_l
         await asyncio.wait_for(end, 5)
 
 
+async def test_a_connection_handed_over_within_the_drain_finishes_its_request(database_url: str) -> None:
+    gate = asyncio.Event()
+    async with (
+        gateway_to_end(database_url, fast_lane=True) as ending,
+        connected(ending.port) as wire,
+        connected(ending.port) as other,
+    ):
+        ending.upstream.respond = held(gate)
+        raw = request("/public/x", method="POST", body=b"hello")
+        await wire.send(raw[:60])
+        await other.ask(request("/private"))  # what was sent before has arrived as well
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        await wire.send(raw[60:])
+        await ending.upstream.seen(1)
+        await asyncio.sleep(0.2)  # several looks of the drain at who is left
+        gate.set()
+        reply = await wire.reply()
+
+        assert (reply.status, reply.get("connection")) == (200, "close")
+        assert ending.upstream.last.body == b"hello"
+        assert await wire.closed()
+        await asyncio.wait_for(end, 5)
+
+
 async def test_idle_connections_end_at_once(database_url: str, fast_lane: bool) -> None:
     async with (
         gateway_to_end(database_url, fast_lane=fast_lane) as ending,
