@@ -370,6 +370,7 @@ class FastConnection(asyncio.Protocol):
         transport.set_protocol(connection)
         transport.resume_reading()
         connection.data_received(received)
+        del self._parser  # it and this connection refer to each other, and tunnels live long
         return False
 
     # Deadlines.

@@ -14,7 +14,7 @@ from gateway.upstream.pool import Upstream
 SERVICE_RESTART = 1012
 GOING_AWAY = 1001
 REPLY_S = 3.0
-"""Seconds a client has to answer a close frame of ours, and a last write to be taken, before both ends are cut."""
+"""Seconds a client has to answer a close frame of ours before both ends are cut."""
 HALF_CLOSED_S = 10.0
 """Seconds of silence for which the second direction outlives the first; TCP has no other word for a dead websocket."""
 _SWEEP_S = 1.0
@@ -175,17 +175,16 @@ class Tunnel:
         """End from our side: a close frame at the next end of a frame, then `REPLY_S` for the client's answer.
 
         The client's own close frame goes up, so that the upstream sees an ordinary closing handshake. Does nothing
-        when the tunnel is ending already.
+        when the tunnel is ending already, but that it has no longer than those seconds.
 
         Args:
             code: 1000 to 4999.
             cause: Label of the metric, and the close frame's phrase.
         """
-        if self.cause is not None:
-            return
-        self._end(cause)
-        if self._frames.closed:
-            return  # the upstream's own close frame went before; only the deadline is ours
+        ending = self.cause is not None
+        self._end(cause, REPLY_S)
+        if ending or self._frames.closed:
+            return  # another's end, or the upstream's own close frame, went before: only the deadline is ours
         self._frame = close_frame(code, cause.encode("ascii"))
         self._close_now()
 
@@ -200,7 +199,7 @@ class Tunnel:
         self.touched = self.registry.loop.time()
         other = leg.other
         if other.ended or not other.transport.can_write_eof():
-            self._end(self.cause)
+            self._end(self.cause, self.upstream.idle_timeout_s)
             leg.transport.close()
             other.transport.close()
         elif not other.transport.is_closing():
@@ -208,7 +207,7 @@ class Tunnel:
 
     def lost(self, leg: Leg) -> None:
         """One end is gone."""
-        self._end(self._cause_of(leg))
+        self._end(self._cause_of(leg), self.upstream.idle_timeout_s)
         if leg.other.gone:
             self.registry.forget(self)
         else:
@@ -223,11 +222,11 @@ class Tunnel:
         elif self._stalled(now):
             self.cause = self.cause or "stalled"
             self.abort()
-        elif self.client.ended or self.upstream_end.ended:
-            if quiet > HALF_CLOSED_S:
-                self.abort()
         elif registry.max_age_s is not None and now - self.began > registry.max_age_s:
             self.close(GOING_AWAY, "max_age")
+        elif self.client.ended or self.upstream_end.ended:
+            if quiet > (self.upstream.idle_timeout_s if self._unsent() else HALF_CLOSED_S):
+                self.abort()
         elif registry.idle_timeout_s is not None and quiet > registry.idle_timeout_s:
             self.close(GOING_AWAY, "idle_timeout")
 
@@ -239,9 +238,14 @@ class Tunnel:
         """The end of a leg after the upstream's close frame is an orderly one, whoever began it."""
         return "closed" if self._frames.closed else leg.name
 
-    def _end(self, cause: str) -> None:
+    def _unsent(self) -> bool:
+        """Bytes wait for a slow end."""
+        return any(leg.transport.get_write_buffer_size() for leg in (self.client, self.upstream_end) if not leg.gone)
+
+    def _end(self, cause: str, at_most_s: float) -> None:
         self.cause = self.cause or cause
-        self._deadline = self._deadline or self.registry.loop.time() + REPLY_S
+        deadline = self.registry.loop.time() + at_most_s
+        self._deadline = min(self._deadline or deadline, deadline)
 
     def _close_now(self) -> None:
         """Send the close frame that waits, if no frame is under way; read on, but pass nothing more down."""

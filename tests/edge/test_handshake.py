@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.edge.handshake import Handshake, accept_for, check_switch
-from gateway.errors import UpstreamMalformed
+from gateway.edge.arrival import Incoming, arrive
+from gateway.edge.forwarded import ForwardingTrust
+from gateway.edge.handshake import Handshake, accept_for, check_switch, judge_handshake
+from gateway.errors import RequestMalformed, UpstreamMalformed, WebsocketVersionUnsupported
 from tests.support.websockets import ACCEPT, KEY, accept_of
 
 OFFER = Handshake(ACCEPT.encode(), frozenset({b"v1", b"v2"}), frozenset({b"permessage-deflate"}))
@@ -81,3 +83,62 @@ def test_only_the_right_accept_ever_stands(fields: list[tuple[bytes, bytes]]) ->
 
     assert [value.strip(b" \t") for name, value in fields if name == b"Sec-WebSocket-Accept"] == [OFFER.accept]
     assert all(value in OFFER.protocols for name, value in fields if name == b"Sec-WebSocket-Protocol")
+
+
+heads = st.lists(
+    st.sampled_from(
+        [
+            (b"Upgrade", b"websocket"),
+            (b"Upgrade", b"h2c"),
+            (b"Connection", b"Upgrade"),
+            (b"Connection", b"sec-websocket-key"),
+            (b"Sec-WebSocket-Version", b"13"),
+            (b"Sec-WebSocket-Version", b"8"),
+            (b"Sec-WebSocket-Key", KEY.encode()),
+            (b"sec_websocket_key", KEY.encode()),
+            (b"Sec-WebSocket-Key", b"AAAA"),
+            (b"Sec-WebSocket-Protocol", b"a, b"),
+            (b"Content-Length", b"0"),
+            (b"Transfer-Encoding", b"chunked"),
+        ]
+    ),
+    max_size=9,
+)
+
+
+@settings(max_examples=200)
+@given(heads, st.sampled_from(["GET", "POST"]), st.booleans())
+def test_what_passes_as_a_handshake_is_one(fields: list[tuple[bytes, bytes]], method: str, http10: bool) -> None:
+    whole = [(b"Host", b"a"), *fields]
+    try:
+        arrived = arrive(Incoming(method, b"/", whole, "127.0.0.1", "http", "", http10=http10), ForwardingTrust(()))
+        judged = judge_handshake(arrived)
+    except (RequestMalformed, WebsocketVersionUnsupported):
+        return
+
+    if judged is not None:
+        assert (method, http10) == ("GET", False)
+        assert fields.count((b"Sec-WebSocket-Key", KEY.encode())) == 1
+        assert {(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Version", b"13")} <= {*fields}
+        assert not {b"Content-Length", b"Transfer-Encoding", b"sec_websocket_key"} & {name for name, _ in fields}
+        assert judged.accept == ACCEPT.encode()
+
+
+def test_a_good_handshake_passes_with_its_offers() -> None:
+    fields = [(b"Host", b"a"), (b"Upgrade", b"WebSocket"), (b"Connection", b"keep-alive, upgrade")]
+    fields += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", KEY.encode())]
+    fields += [(b"Sec-WebSocket-Protocol", b"v1"), (b"Sec-WebSocket-Protocol", b" v2 ,")]
+    fields += [(b"Sec-WebSocket-Extensions", b"Permessage-Deflate; client_max_window_bits")]
+
+    judged = judge_handshake(arrive(Incoming("GET", b"/", fields, "127.0.0.1", "http", ""), ForwardingTrust(())))
+
+    assert judged == OFFER
+
+
+@pytest.mark.parametrize("upgrade", [None, b"h2c", b"TLS/1.0"])
+def test_a_request_for_another_protocol_is_a_plain_one(upgrade: bytes | None) -> None:
+    fields = [(b"Host", b"a"), (b"Connection", b"upgrade"), *([(b"Upgrade", upgrade)] if upgrade else [])]
+
+    arrived = arrive(Incoming("POST", b"/", fields, "127.0.0.1", "http", ""), ForwardingTrust(()))
+
+    assert judge_handshake(arrived) is None

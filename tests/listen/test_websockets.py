@@ -248,6 +248,63 @@ async def test_w08_a_reader_that_takes_nothing_ends_both_ends(database_url: str,
             await closes(gateway, "stalled")
 
 
+@pytest.mark.parametrize("way", ["half", "whole"])
+async def test_a_slow_client_gets_all_of_what_an_upstream_said_before_it_left(
+    database_url: str, fast_lane: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "HALF_CLOSED_S", 0.1)
+    monkeypatch.setattr(tunnel, "REPLY_S", 0.1)
+    size = 24 * 1024 * 1024
+    left, done = asyncio.Event(), asyncio.Event()
+
+    async def respond(received: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(switching(rest=bytes(size)))
+        if way == "half":
+            writer.write_eof()
+            left.set()
+            await done.wait()
+        left.set()
+        return False
+
+    async with gateway_under_test(database_url, fast_lane=fast_lane) as gateway, gateway.wire() as wire:
+        gateway.upstream.respond_early = respond
+        await wire.send(handshake())
+        await wire.reader.readuntil(b"\r\n\r\n")
+        await left.wait()
+        got = 0
+        async with asyncio.timeout(60):
+            while piece := await wire.reader.read(2**20):
+                got += len(piece)
+                if got < 20 * 2**20:
+                    await asyncio.sleep(0.05)
+            done.set()
+
+    assert got == size
+
+
+async def test_a_limit_holds_for_a_tunnel_that_is_half_closed(
+    database_url: str, fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "REPLY_S", 0.2)
+
+    async def chatter(received: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(switching())
+        while not writer.is_closing():
+            writer.write(frame(0x1, b"still here"))
+            await asyncio.sleep(0.02)
+        return False
+
+    async with gateway_under_test(database_url, fast_lane=fast_lane, websocket={"max_age": "300ms"}) as gateway:
+        gateway.upstream.respond_early = chatter
+        async with gateway.wire() as wire:
+            await wire.send(handshake())
+            await wire.reader.readuntil(b"\r\n\r\n")
+            wire.writer.write_eof()
+
+            assert frame(0x1, b"still here") in await wire.rest()
+        await closes(gateway, "client")
+
+
 async def test_a_killed_upstream_ends_the_client(database_url: str, fast_lane: bool) -> None:
     async with gateway_under_test(database_url, fast_lane=fast_lane) as gateway:
         gateway.upstream.respond_early = then_echo(switching())
