@@ -106,12 +106,8 @@ class Passage:
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
 class Departure:
-    """What to send where.
-
-    Attributes:
-        cors: Field lines for the answer, in case the upstream sends none of its own.
-        handshake: The request asks for a websocket: what a 101 is held against.
-    """
+    """What to send where; `cors` are field lines for the answer, in case the upstream sends none of its own, and
+    `handshake` is what a 101 is held against, None for a plain request."""
 
     upstream: Upstream
     request: OutgoingRequest

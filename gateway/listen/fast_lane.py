@@ -370,7 +370,6 @@ class FastConnection(asyncio.Protocol):
         transport.set_protocol(connection)
         transport.resume_reading()
         connection.data_received(received)
-        del self._parser  # it and this connection refer to each other, and tunnels live long
         return False
 
     # Deadlines.
