@@ -37,29 +37,36 @@ class FrameTracker:
         Returns:
             How many bytes were followed: all, or those up to the boundary.
         """
-        at, end = 0, len(data)
+        at, end, left = 0, len(data), self._left
         while at < end:
-            if not self._left:
-                at = self._take_head(data, at)
-            step = min(self._left, end - at)
-            self._left -= step
-            at += step
-            if to_boundary and not self._left and not self._head:
+            if left:
+                pass
+            elif not self._head and at + 1 < end and (size := data[at + 1]) < 126:
+                # A short unmasked frame, in place: a flood of empty ones must not hold the loop for long.
+                self.closed = self.closed or data[at] & 0x0F == _CLOSE
+                at, left = at + 2, size
+            else:
+                at, left = self._take_head(data, at)
+            if left > end - at:
+                at, left = end, left - (end - at)
+            else:
+                at, left = at + left, 0
+            if to_boundary and not left and not self._head:
                 break
+        self._left = left
         return at
 
-    def _take_head(self, data: bytes, at: int) -> int:
-        """Read a frame's head, or keep what there is of it; gives the place behind it."""
+    def _take_head(self, data: bytes, at: int) -> tuple[int, int]:
+        """Read a frame's head, or keep what there is of it; gives the place behind it and the payload's size."""
         known = len(self._head)
         head = self._head + data[at : at + _LONGEST_HEAD - known]
         size = _head_size(head)
         if len(head) < size:
             self._head = head
-            return len(data)
+            return len(data), 0
         self._head = b""
-        self._left = _payload_size(head)
-        self.closed |= head[0] & 0x0F == _CLOSE
-        return at + size - known
+        self.closed = self.closed or head[0] & 0x0F == _CLOSE
+        return at + size - known, _payload_size(head)
 
 
 def _head_size(head: bytes) -> int:

@@ -258,7 +258,7 @@ async def test_a_slow_client_gets_all_of_what_an_upstream_said_before_it_left(
     left, done = asyncio.Event(), asyncio.Event()
 
     async def respond(received: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        writer.write(switching(rest=bytes(size)))
+        writer.write(switching(rest=frame(0x2, bytes(size))))
         if way == "half":
             writer.write_eof()
             left.set()
@@ -279,7 +279,7 @@ async def test_a_slow_client_gets_all_of_what_an_upstream_said_before_it_left(
                     await asyncio.sleep(0.1)
             done.set()
 
-    assert got == size
+    assert got == len(frame(0x2, bytes(size)))
 
 
 async def test_a_limit_holds_for_a_tunnel_that_is_half_closed(
