@@ -216,6 +216,5 @@ def _later(settings: Settings) -> Iterator[Finding]:
     """Refuse protection that this release does not give."""
     if settings.rate_limits:
         yield Finding(("rate_limits",), _LATER.format(why="nothing would be limited"))
-    for name in sorted(settings.websocket.model_fields_set):
-        if getattr(settings.websocket, name) is not None:
-            yield Finding(("websocket", name), _LATER.format(why="no websocket would be limited"))
+    if settings.websocket.max_per_principal is not None:
+        yield Finding(("websocket", "max_per_principal"), _LATER.format(why="nobody's websockets would be counted"))

@@ -37,6 +37,7 @@ from gateway.telemetry.admin import admin_application
 from gateway.telemetry.collectors import Sources, StateCollector
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.pool import Upstream
+from gateway.upstream.tunnel import Tunnels
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
@@ -174,6 +175,7 @@ async def _build_rooms(
     upstreams = {name: _upstream(name, settings) for name in settings.upstreams}
     for upstream in upstreams.values():
         stack.callback(upstream.close)
+    tunnels = Tunnels(max_age_s=settings.websocket.max_age, idle_timeout_s=settings.websocket.idle_timeout)
     metrics = Metrics()
     origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
     rooms = Rooms(
@@ -187,10 +189,11 @@ async def _build_rooms(
         issuers=frozenset(clerk.issuer),
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=upstreams,
+        tunnels=tunnels,
         metrics=metrics,
         clock=time.time,
     )
-    return rooms, Sources(keys, database, arrivals, clerk_api, callers, upstreams)
+    return rooms, Sources(keys, database, arrivals, clerk_api, callers, upstreams, tunnels)
 
 
 def _upstream(name: str, settings: Settings) -> Upstream:
@@ -239,6 +242,7 @@ async def _start_lane(
         if fast is not None:  # first, because it may still hand connections over
             await fast.drain(settings.drain_grace)
         await unusual.shutdown(max(0.0, until - loop.time()))
+        await rooms.tunnels.drain(until)  # last, because the lanes can still make tunnels
 
     stack.push_async_callback(drain)
 

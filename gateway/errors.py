@@ -94,10 +94,16 @@ class MethodRefused(GatewayError):
         self.allowed = allowed
 
 
-class UpgradeUnsupported(GatewayError):
-    """An upgrade this release does not tunnel."""
+class HandshakeMalformed(RequestMalformed):
+    """A websocket handshake that is none (RFC 6455 §4.2.1)."""
 
-    code = "upgrade_unsupported"
+    code = "handshake_malformed"
+
+
+class WebsocketVersionUnsupported(GatewayError):
+    """A websocket version other than 13 (RFC 6455 §4.4)."""
+
+    code = "websocket_version_unsupported"
 
 
 class ContentTooLarge(GatewayError):

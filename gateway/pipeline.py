@@ -23,6 +23,7 @@ from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive, trace_lines
 from gateway.edge.fields import JudgedFields
 from gateway.edge.forwarded import ForwardingTrust
+from gateway.edge.handshake import Handshake, judge_handshake
 from gateway.errors import (
     CredentialConflict,
     CredentialMissing,
@@ -32,7 +33,6 @@ from gateway.errors import (
     PolicyDenied,
     RouteUnknown,
     TargetInvalid,
-    UpgradeUnsupported,
     VerifierUnavailable,
 )
 from gateway.identity.header_set import ANONYMOUS_BLOCK
@@ -43,6 +43,7 @@ from gateway.policy.routes import Auth, CompiledRoute, RouteTable
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.exchange import OutgoingRequest
 from gateway.upstream.pool import Upstream
+from gateway.upstream.tunnel import Tunnels
 from gateway.verify.principal import Principal
 
 # Members of an Enum cost eight times a module's constant to read (CPython 3.11).
@@ -71,6 +72,7 @@ class Rooms:
     issuers: frozenset[str]
     own_origins: frozenset[bytes]
     upstreams: Mapping[str, Upstream]
+    tunnels: Tunnels
     metrics: Metrics
     clock: Callable[[], float]
 
@@ -104,11 +106,13 @@ class Passage:
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
 class Departure:
-    """What to send where; `cors` are field lines for the answer, in case the upstream sends none of its own."""
+    """What to send where; `cors` are field lines for the answer, in case the upstream sends none of its own, and
+    `handshake` is what a 101 is held against, None for a plain request."""
 
     upstream: Upstream
     request: OutgoingRequest
     cors: bytes
+    handshake: Handshake | None
 
 
 _ANONYMOUS = Passage(None)
@@ -207,12 +211,12 @@ class Pipeline:
         """Build what the upstream receives; the only identity in it is ours.
 
         Raises:
-            UpgradeUnsupported: A websocket handshake.
+            HandshakeMalformed: It asks for a websocket, but not as RFC 6455 has it.
+            WebsocketVersionUnsupported: In another version.
         """
         arrived, rule = way.arrived, way.rule
         incoming = arrived.incoming
-        if arrived.upgrade is not None and b"websocket" in arrived.upgrade.lower():
-            raise UpgradeUnsupported
+        handshake = judge_handshake(arrived) if arrived.upgrade is not None else None
         lines = arrived.fields.lines
         lifted = arrived.fields.lifted
         if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
@@ -221,6 +225,8 @@ class Pipeline:
             lines.append(b"Transfer-Encoding: chunked")
         elif arrived.content_length is not None:
             lines.append(b"Content-Length: %d" % arrived.content_length)
+        if handshake is not None:
+            lines += (b"Connection: Upgrade", b"Upgrade: websocket")
         lines.insert(0, b"Host: " + arrived.host.raw)
         # One join: it copies each byte once, which formatting with `%` does not.
         head = b"".join(
@@ -245,7 +251,7 @@ class Pipeline:
             head, incoming.method == "HEAD", not has_body and incoming.method in _REPLAYABLE, has_body
         )
         cors = self._cors_lines(way) if lifted[slots.ORIGIN] is not None else b""
-        return Departure(self.rooms.upstreams[rule.upstream], request, cors)
+        return Departure(self.rooms.upstreams[rule.upstream], request, cors, handshake)
 
     def _direct(self, arrived: Arrived) -> Way:
         """Own endpoints first, then the first route that matches; nothing else is open."""

@@ -46,7 +46,10 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.CodingUnsupported: Row(_S.NOT_IMPLEMENTED, "The only transfer coding taken here is chunked.", close=True),
     errors.ExpectationFailed: Row(_S.EXPECTATION_FAILED, "The only expectation met here is 100-continue.", close=True),
     errors.MethodRefused: Row(_S.METHOD_NOT_ALLOWED, "This method is not allowed here."),
-    errors.UpgradeUnsupported: Row(_S.NOT_IMPLEMENTED, "This gateway does not tunnel this protocol.", close=True),
+    errors.HandshakeMalformed: Row(_S.BAD_REQUEST, "This is not a well-formed websocket handshake.", close=True),
+    errors.WebsocketVersionUnsupported: Row(
+        _S.UPGRADE_REQUIRED, "The only websocket version spoken here is 13.", close=True
+    ),
     errors.ContentTooLarge: Row(_S.REQUEST_ENTITY_TOO_LARGE, "The body is too large.", close=True),
     errors.ContentTypeUnsupported: Row(_S.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json."),
     errors.ContentInvalid: Row(_S.UNPROCESSABLE_ENTITY, "The body is not what this endpoint takes."),
@@ -150,4 +153,7 @@ def _extras(error: BaseException, row: Row) -> list[FieldLine]:
         extras.append((b"Retry-After", b"%d" % max(1, error.retry_after_s)))
     if isinstance(error, errors.MethodRefused):
         extras.append((b"Allow", ", ".join(error.allowed).encode("ascii")))
+    if isinstance(error, errors.WebsocketVersionUnsupported):
+        # RFC 9110 §15.5.22 and §7.8 want the protocol named, and `Connection` to say so.
+        extras += [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Version", b"13")]
     return extras

@@ -20,9 +20,11 @@ from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.errors import ContentTooLarge, HeadTimedOut, HeadTooLarge, RequestMalformed, UpstreamError
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
+from gateway.listen.written import Wake, Written
 from gateway.pipeline import Departure, Passage, Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
+from gateway.upstream.upgrade import Upgrade
 
 SWEEP_S = 0.5
 """Seconds between two looks at the deadlines of heads."""
@@ -36,43 +38,6 @@ _LOOK_BYTES = 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class _Written(web.StreamResponse):
-    """Tells aiohttp that the answer went out by our own hand, and whether the connection lives on."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._lives_on = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        """What aiohttp asks for after the answer."""
-        return self._lives_on
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing left to write."""
-
-    async def write_eof(self, data: Any = b"") -> None:
-        """Nothing left to write."""
-
-
-class _Wake:
-    """Lets callbacks of an exchange wake the one coroutine that watches it."""
-
-    __slots__ = ("_future", "_loop")
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
-
-    def set(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-    async def wait(self) -> None:
-        await self._future
-        self._future = self._loop.create_future()
-
-
 class AiohttpLane:
     """Takes aiohttp's requests along the pipeline."""
 
@@ -84,8 +49,8 @@ class AiohttpLane:
         self._metrics = pipeline.rooms.metrics
         self._draining = False
         self._relays: set[Relay] = set()
-        self._kept = _Written(keep_alive=True)
-        self._closed = _Written(keep_alive=False)
+        self._kept = Written(keep_alive=True)
+        self._closed = Written(keep_alive=False)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; everything that can go wrong becomes an answer or a cut connection here."""
@@ -173,7 +138,7 @@ class AiohttpLane:
         if body_at_hand:
             departure.request.head += content.read_nowait()
             departure.request.body_follows = False
-        wake = _Wake()
+        wake = Wake()
         streams = departure.request.body_follows
         relay = Relay(
             transport,
@@ -183,7 +148,7 @@ class AiohttpLane:
             changed=wake.set,
         )
         self._relays.add(relay)
-        exchange = Exchange(departure.upstream, departure.request, relay)
+        exchange = self._exchange(request, way, departure, relay)
         pump: asyncio.Task[None] | None = None
         try:
             exchange.start()
@@ -202,6 +167,23 @@ class AiohttpLane:
                 pump.cancel()
         self._metrics.upstream_durations.observe(departure.upstream.name, time.perf_counter() - started)
         return relay.status, self._concluded(relay, departure)
+
+    def _exchange(self, request: web.BaseRequest, way: Way, departure: Departure, relay: Relay) -> Exchange:
+        """One exchange; for a websocket handshake one that takes this connection along when the upstream switches."""
+        upstream, handshake = departure.upstream, departure.handshake
+        if handshake is None:
+            return Exchange(upstream, departure.request, relay)
+
+        def switched(upstream_transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
+            client, early = cast(_Connection, request.protocol).detach()
+            if client is None:
+                upstream_transport.abort()
+                return
+            tunnel = self._pipeline.rooms.tunnels.begin(way.rule.name, upstream, client, upstream_transport)
+            tunnel.start(head, early, rest)
+            relay.switched()
+
+        return Upgrade(upstream, departure.request, relay, handshake, switched)
 
     def _concluded(self, relay: Relay, departure: Departure) -> bool:
         """Raise what can still be told, cut what cannot; True when the connection lives on."""
@@ -349,12 +331,12 @@ class LaneServer(web.Server):
 class _Connection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
-    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_head_since", "_lane", "_unfinished")
+    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_detached", "_head_since", "_lane", "_unfinished")
 
     def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane = lane
-        self._deaf = False
+        self._deaf = self._detached = False
         self._unfinished: StreamReader | None = None
         self._chunked = False
         self._chunk_lines = 0  # bytes of the latest request's body that were no content
@@ -405,6 +387,17 @@ class _Connection(web.RequestHandler):
         if self._unfinished is not None and not self._unfinished.is_eof():
             self._unfinished.set_exception(web.RequestPayloadError("body_grammar"))
 
+    def detach(self) -> tuple[asyncio.Transport | None, bytes]:
+        """Give the transport away, with the bytes that came behind an upgrade's head; None when the client is gone.
+
+        To aiohttp it is as if the client had left, but that the handler, which calls this, may return in peace.
+        """
+        transport, early = self.transport, self._message_tail
+        self.transport, self._message_tail, self._detached = None, b"", True
+        self._task_handler = None
+        self.connection_lost(None)
+        return transport, early
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
@@ -413,6 +406,8 @@ class _Connection(web.RequestHandler):
         Closing over bytes that still come would reset the connection and destroy the answer on its way. So, unless the
         client meant to close too: no more from us, and what it sends is thrown away for a moment.
         """
+        if self._detached:
+            return resp, True
         finished = await super().finish_response(request, resp, start_time)
         transport = self.transport
         if not resp.keep_alive and transport is not None and (self._deaf or request.keep_alive):

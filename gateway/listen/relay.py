@@ -117,6 +117,12 @@ class Relay:
         self.finished = True
         self._changed()
 
+    def switched(self) -> None:
+        """The upstream switched protocols: the client's transport is a tunnel's from now on."""
+        self.status = 101
+        self.started = self.finished = True
+        self._changed()
+
     def failed(self, error: GatewayError) -> None:
         """The exchange broke; after the head only cutting the connection tells the client the truth.
 

@@ -12,6 +12,7 @@ from gateway import __version__
 from gateway.actors.callers import Callers
 from gateway.telemetry.metrics import gauge
 from gateway.upstream.pool import Upstream
+from gateway.upstream.tunnel import Tunnels
 from gateway.verify.signing_keys import SigningKeys
 from provisioning.arrivals import DURATION_BOUNDS_S, Arrivals
 from provisioning.clerk_api import ClerkApi
@@ -29,6 +30,7 @@ class Sources:
     clerk_api: ClerkApi
     callers: Callers
     upstreams: Mapping[str, Upstream]
+    tunnels: Tunnels
 
     async def database_answers(self) -> bool:
         """Ask PostgreSQL for a sign of life."""
@@ -78,9 +80,13 @@ class StateCollector(Collector):
                     ("idle", upstream.idle),
                     ("busy", upstream.open - upstream.idle),
                     ("queued", upstream.queued),
+                    ("upgraded", upstream.upgraded),
                 )
             ],
         )
+        open_now = [([route], count) for route, count in sources.tunnels.open.items()]
+        yield gauge("gateway_websockets_open", "Websockets open.", ["route"], open_now)
+        yield _counter("gateway_websocket_closes", "Websockets that ended.", "reason", sources.tunnels.closes)
 
 
 def _counter(name: str, help_text: str, label: str, counts: Mapping[Any, int]) -> Metric:

@@ -181,8 +181,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._unrelayed += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._violation = "unsolicited_upgrade"
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._switch(data[upgrade.args[0] :]):
+                return
+            self._violation = self._violation or "unsolicited_upgrade"
         except httptools.HttpParserError:
             self._violation = self._violation or "grammar"
         if self._answer_done:
@@ -197,6 +199,10 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.sink.flush()
         if self._answer_done and self.exchange is exchange:
             self._finish()
+
+    def _switch(self, rest: bytes) -> bool:
+        """Take the bytes behind a 101; True when they are. Nobody asked for one here: `upgrade.py` does."""
+        return False
 
     # llhttp; it goes through a whole read, so that every callback has to ask whether its message still counts.
 

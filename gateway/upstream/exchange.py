@@ -112,7 +112,7 @@ class Exchange:
 
     async def _dial(self, *, fresh: bool) -> None:
         try:
-            connection = await self.upstream.connect(fresh=fresh)
+            connection = await self._connect(fresh=fresh)
         except UpstreamError as error:
             self._fail(error)
             return
@@ -120,6 +120,9 @@ class Exchange:
             connection.abort()
         else:
             self._send_on(connection)
+
+    async def _connect(self, *, fresh: bool) -> UpstreamConnection:
+        return await self.upstream.connect(fresh=fresh)
 
     def _send_on(self, connection: UpstreamConnection) -> None:
         self.connection = connection

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from gateway.errors import UpstreamBusy, UpstreamTimedOut, UpstreamUnreachable
 from gateway.upstream.connection import UpstreamConnection
@@ -16,6 +17,7 @@ class Upstream:
     Attributes:
         open: Connections open or being dialled.
         queued: Requests waiting for one.
+        tunnels: Connections that switched protocols: neither counted in `open` nor capped by `max_connections`.
         closed: Nothing is dialled any more.
     """
 
@@ -43,9 +45,11 @@ class Upstream:
         self.kept_idle_s = kept_idle_s
         self.loop = asyncio.get_running_loop()
         self.open = 0
+        self.tunnels = 0
         self.closed = False
         self._idle: deque[UpstreamConnection] = deque()
         self._all: set[UpstreamConnection] = set()
+        self._apart: set[UpstreamConnection] = set()
         self._queue: deque[asyncio.Future[UpstreamConnection | None]] = deque()
         self._sweep_every_s = min(1.0, max(0.02, min(response_timeout_s, idle_timeout_s, kept_idle_s) / 4))
         self._sweeper: asyncio.TimerHandle | None = None
@@ -54,6 +58,11 @@ class Upstream:
     def idle(self) -> int:
         """Connections waiting for a request."""
         return len(self._idle)
+
+    @property
+    def upgraded(self) -> int:
+        """Connections outside the pool: tunnels, and handshakes under way."""
+        return len(self._apart) + self.tunnels
 
     @property
     def queued(self) -> int:
@@ -128,28 +137,51 @@ class Upstream:
     async def _dial(self) -> UpstreamConnection:
         """Open a connection in a place that is already counted."""
         try:
-            async with asyncio.timeout(self.connect_timeout_s):
-                connection = await self._open_connection()
-        except BaseException as error:
+            connection = await self._reach(lambda: UpstreamConnection(self))
+        except BaseException:
             self.open -= 1
             self._admit()
-            if isinstance(error, TimeoutError):
-                raise UpstreamTimedOut("connect_timeout") from None
-            if isinstance(error, OSError | UnicodeError):  # UnicodeError: a name no resolver takes
-                raise UpstreamUnreachable("connect_failed") from error
             raise
         self._all.add(connection)
+        self._watch(connection)
+        return connection
+
+    async def connect_apart(self, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
+        """Dial a connection for one upgrade, outside the pool: long tunnels must not starve requests.
+
+        Raises:
+            UpstreamUnreachable: Refused, unresolvable, or broken.
+            UpstreamTimedOut: No connection within `connect_timeout`.
+        """
+        connection = await self._reach(make)
+        self._apart.add(connection)
+        self._watch(connection)
+        return connection
+
+    def forget_apart(self, connection: UpstreamConnection) -> None:
+        """A handshake's connection became a tunnel's, which keeps its own deadlines."""
+        self._apart.discard(connection)
+
+    def _watch(self, connection: UpstreamConnection) -> None:
         if self.closed:
             connection.abort()
             raise UpstreamUnreachable("shutting_down")
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep)
-        return connection
 
-    async def _open_connection(self) -> UpstreamConnection:
+    async def _reach(self, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
+        try:
+            async with asyncio.timeout(self.connect_timeout_s):
+                return await self._open_connection(make)
+        except TimeoutError:
+            raise UpstreamTimedOut("connect_timeout") from None
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name no resolver takes
+            raise UpstreamUnreachable("connect_failed") from error
+
+    async def _open_connection(self, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
         if self.closed:
             raise UpstreamUnreachable("shutting_down")
-        _, connection = await self.loop.create_connection(lambda: UpstreamConnection(self), self.host, self.port)
+        _, connection = await self.loop.create_connection(make, self.host, self.port)
         if not connection.usable:
             connection.abort()  # lost before anybody knew of it: `left` will not count it out
             raise UpstreamUnreachable("closed_early")
@@ -170,6 +202,7 @@ class Upstream:
 
     def left(self, connection: UpstreamConnection) -> None:
         """Forget a connection that is gone."""
+        self._apart.discard(connection)
         if connection in self._all:
             self._all.discard(connection)
             self.open -= 1
@@ -189,14 +222,14 @@ class Upstream:
     def _sweep(self) -> None:
         """Judge deadlines of all connections; one timer for all, none per request."""
         now = self.loop.time()
-        for connection in tuple(self._all):
+        for connection in (*self._all, *self._apart):
             if connection.exchange is not None:
                 if (error := connection.overdue(now)) is not None:
                     connection.fail(error)
             elif connection in self._idle and now - connection.idle_since > self.kept_idle_s:
                 self._idle.remove(connection)
                 connection.abort()
-        self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep) if self._all else None
+        self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep) if self._all or self._apart else None
 
     def close(self) -> None:
         """Drop every connection and dial no more; exchanges under way or waiting fail."""
@@ -208,5 +241,5 @@ class Upstream:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        for connection in tuple(self._all):
+        for connection in (*self._all, *self._apart):
             connection.fail(UpstreamUnreachable("shutting_down"))

@@ -148,7 +148,7 @@ def test_the_public_url_of_a_port_the_system_chooses_stays_open(tmp_path: Path) 
     ("text", "key"),
     [
         ("rate_limits: {api: {limit: 10/second}}", "rate_limits"),
-        ("websocket: {max_age: 1h}", "websocket.max_age"),
+        ("websocket: {max_per_principal: 5}", "websocket.max_per_principal"),
         ("workers: 2", "workers"),
         ("admin: {listen: 127.0.0.1:8080}", "admin.listen"),
         ("public_url: https://app.example.com/gateway", "public_url"),

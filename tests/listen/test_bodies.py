@@ -235,18 +235,3 @@ async def test_each_event_reaches_the_client_before_the_next_is_written(gateway:
         rest = await wire.reader.readuntil(b"0\r\n\r\n")
 
     assert rest == b"\r\n0\r\n\r\n"
-
-
-@pytest.mark.parametrize("credential", [False, True])
-async def test_w01_a_websocket_handshake_never_reaches_the_upstream(
-    gateway: GatewayUnderTest, credential: bool
-) -> None:
-    lines = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAA"]
-    async with gateway.wire() as wire:
-        reply = await wire.ask(request("/public/ws" if credential else "/ws", *lines))
-
-        assert (reply.status, reply.code) == (
-            (501, "upgrade_unsupported") if credential else (401, "credential_missing")
-        )
-        assert await wire.closed()
-    assert gateway.upstream.received == []

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.app import running
+from gateway.upstream import tunnel
 from tests.support.gateway import settings_for
 from tests.support.jwks_server import serve_jwks
 from tests.support.upstream import OK, Received, RecordingUpstream, Responder, recording_upstream
+from tests.support.websockets import frame, handshake, switching, then_echo
 from tests.support.wire import connected, request
 
 
@@ -159,3 +161,77 @@ async def test_what_does_not_finish_within_the_grace_is_cut(database_url: str, f
 
             assert await wire.rest() == b""
             await asyncio.wait_for(end, 5)
+
+
+CLOSE_1012 = frame(0x8, (1012).to_bytes(2, "big") + b"drain")
+
+
+async def test_w09_a_websocket_lives_through_the_grace_and_is_then_closed_with_1012(
+    database_url: str, fast_lane: bool
+) -> None:
+    async with gateway_to_end(database_url, fast_lane=fast_lane, grace=0.5) as ending, connected(ending.port) as wire:
+        ending.upstream.respond_early = then_echo(switching())
+        await wire.send(handshake())
+        await wire.reader.readuntil(b"\r\n\r\n")
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        await wire.send(b"\x81\x00")
+        alive = await wire.reader.readexactly(2)
+        notice = await wire.reader.readexactly(len(CLOSE_1012))
+        wire.writer.write(notice)
+        wire.writer.write_eof()
+
+        assert (alive, notice) == (b"\x81\x00", CLOSE_1012)
+        assert await wire.closed()
+        await asyncio.wait_for(end, 5)
+
+
+async def test_w09_a_websocket_that_ends_by_itself_lets_the_drain_end_early(database_url: str, fast_lane: bool) -> None:
+    async with gateway_to_end(database_url, fast_lane=fast_lane, grace=60) as ending, connected(ending.port) as wire:
+        ending.upstream.respond_early = then_echo(switching())
+        await wire.send(handshake())
+        await wire.reader.readuntil(b"\r\n\r\n")
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        wire.writer.write_eof()
+
+        assert await wire.closed()
+        await asyncio.wait_for(end, 10)
+
+
+async def test_w09_a_client_that_does_not_answer_the_close_frame_is_cut(
+    database_url: str, fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "REPLY_S", 0.2)
+    async with gateway_to_end(database_url, fast_lane=fast_lane, grace=0.2) as ending, connected(ending.port) as wire:
+        ending.upstream.respond_early = then_echo(switching())
+        await wire.send(handshake())
+        await wire.reader.readuntil(b"\r\n\r\n")
+        end = ending.begin()
+
+        assert await wire.rest() == CLOSE_1012
+        await asyncio.wait_for(end, 5)
+
+
+async def test_w09_a_handshake_under_way_when_the_drain_begins_still_gets_its_tunnel(
+    database_url: str, fast_lane: bool
+) -> None:
+    gate = asyncio.Event()
+
+    async def late(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await gate.wait()
+        return await then_echo(switching())(received, reader, writer) is not False
+
+    async with gateway_to_end(database_url, fast_lane=fast_lane, grace=1.0) as ending, connected(ending.port) as wire:
+        ending.upstream.respond_early = late
+        await wire.send(handshake())
+        await ending.upstream.seen(1)
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        gate.set()
+        await wire.reader.readuntil(b"\r\n\r\n")
+        notice = await wire.reader.readexactly(len(CLOSE_1012))
+        wire.writer.close()
+
+        assert notice == CLOSE_1012
+        await asyncio.wait_for(end, 5)

@@ -336,7 +336,7 @@ async def test_s09_bytes_behind_an_upgrade_are_never_read_as_http(gateway: Gatew
         await wire.send(raw + SMUGGLED)
         reply = await wire.reply()
 
-        assert reply.get("connection") == "close"
+        assert "close" in reply.all("connection")
         assert await wire.closed()
     assert b"/public/smuggled" not in whole_requests(gateway)
 
