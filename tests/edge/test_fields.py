@@ -63,7 +63,9 @@ def test_h02_claims_are_counted_and_per_hop_fields_are_not() -> None:
     assert judged.lines == []
 
 
-NAMES = st.one_of(st.sampled_from([*IDENTITY_NAMES, *HONEST, b"Connection"]), st.binary(min_size=1, max_size=12))
+# Any octets but the colon, which no parser lets into a name.
+ODD_NAMES = st.binary(min_size=1, max_size=12).filter(lambda name: b":" not in name)
+NAMES = st.one_of(st.sampled_from([*IDENTITY_NAMES, *HONEST, b"Connection"]), ODD_NAMES)
 
 
 def respelled(name: bytes, upper: bool, mark: bytes) -> bytes:

@@ -152,9 +152,7 @@ def test_port_is_the_told_one_else_the_hosts_else_the_schemes(forwarded: Forward
     assert view(forwarded).port == port
 
 
-@pytest.mark.parametrize(
-    "request_id", [b"x" * 129, b"has space here", b"line\r\nbreak", b"caf\xc3\xa9-caf", b""]
-)
+@pytest.mark.parametrize("request_id", [b"x" * 129, b"has space here", b"line\r\nbreak", b"caf\xc3\xa9-caf", b""])
 def test_request_id_that_could_forge_a_log_line_is_ignored(request_id: bytes) -> None:
     assert view(Forwarded(request_id=request_id)).request_id is None
 
