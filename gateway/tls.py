@@ -58,5 +58,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def _why(error: OSError) -> str:
-    reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-    return (reason or type(error).__name__).replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError):
+        # OpenSSL has no words for a file that holds something else than PEM of the kind asked for.
+        return error.reason.replace("_", " ").lower() if error.reason else "not a PEM file of this kind"
+    return (error.strerror or type(error).__name__).lower()
