@@ -56,7 +56,9 @@ def parse_addresses(
             raise ValueError("an https upstream needs a TLS context")
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
         found.append(
-            UpstreamAddress(host, port, tls=tls if secure else None, server_name=server_name if secure else None)
+            UpstreamAddress(host, port, tls=tls, server_name=server_name.strip("[]") if server_name else None)
+            if secure
+            else UpstreamAddress(host, port)
         )
     return tuple(found)
 

@@ -5,7 +5,7 @@ import socket
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def over_tls(authority: Authority) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def secured(gateway: GatewayUnderTest, context: ssl.SSLContext) -> AsyncIterator[Wire]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=context, limit=2**22)
+async def secured(gateway: GatewayUnderTest, context: ssl.SSLContext, limit: int = 2**22) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, ssl=context, limit=limit)
     try:
         yield Wire(reader, writer)
     finally:
@@ -111,6 +111,37 @@ async def test_an_answer_after_which_the_connection_closes_is_read_whole(
         assert await wire.closed()
 
     assert (refused.status, garbage.status) == (400, 400)
+
+
+async def test_a_last_answer_is_not_cut_though_its_client_is_slow(
+    gateway: GatewayUnderTest, authority: Authority
+) -> None:
+    body = bytes(range(256)) * 65536
+
+    async def long(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    gateway.upstream.respond = long
+    async with secured(gateway, authority.client(), limit=2**12) as wire:
+        await wire.send(request("/public/x", "Connection: close"))
+        await asyncio.sleep(1.5)
+        reply = await wire.reply()
+
+        assert await wire.closed()
+    assert reply.body == body
+
+
+async def test_a_drain_says_goodbye_to_who_is_idle(database_url: str, fast_lane: bool, authority: Authority) -> None:
+    changes = over_tls(authority) | {"fast_lane": fast_lane}
+    async with AsyncExitStack() as stack:
+        async with gateway_under_test(database_url, **changes) as gateway:
+            wire = await stack.enter_async_context(secured(gateway, authority.client()))
+            reply = await wire.ask(request("/public/x"))
+            silent = await stack.enter_async_context(secured(gateway, authority.client()))
+        assert await wire.closed()
+        assert await silent.closed()
+
+    assert reply.status == 200
 
 
 async def test_protocols_are_negotiated_and_old_ones_refused(gateway: GatewayUnderTest, authority: Authority) -> None:

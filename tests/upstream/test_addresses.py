@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.upstream.address import UpstreamAddress, parse_addresses
@@ -236,6 +238,59 @@ async def test_a_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None
     with pytest.raises(UpstreamError) as caught:
         await pool.connect()
     assert caught.value.reason == "connect_failed"
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "start", "start", "post", "abort", "turn", "wait", "drop", "mood", "rest", "due"]),
+        st.integers(0, 1),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(events=EVENTS, cap=st.integers(1, 5))
+async def test_the_count_of_connections_is_true_whatever_happens_at_the_addresses(
+    events: list[tuple[str, int]], cap: int
+) -> None:
+    async with pooled(2, max_connections=cap) as (pool, servers):
+        under_way: list[tuple[Exchange, KeptSink]] = []
+        for event, index in events:
+            match event:
+                case "start" | "post":
+                    sink = KeptSink()
+                    exchange = Exchange(pool, outgoing("GET" if event == "start" else "POST"), sink)
+                    exchange.start()
+                    under_way.append((exchange, sink))
+                case "abort":
+                    if under_way:
+                        under_way.pop(0)[0].abort()
+                case "turn" | "wait":
+                    await asyncio.sleep(0 if event == "turn" else 0.003)
+                case "drop":
+                    for writer in tuple(servers[index].writers):
+                        writer.transport.abort()
+                case "mood":
+                    servers[index].respond = slam if servers[index].respond is answer_ok else answer_ok
+                case "rest":
+                    pool._rest(index, begins=pool.rotation.dial_failed(index))
+                case "due":
+                    health = pool.rotation.addresses[index]
+                    health.rests_until = min(health.rests_until, pool.loop.time())
+                case _:
+                    raise AssertionError(event)
+            assert 0 <= pool.open <= cap
+        sinks = [sink for _, sink in under_way]
+        await until(lambda: all(sink.calls and sink.calls[-1] in ("done", "failed") for sink in sinks))
+
+        assert pool.queued == 0
+        await until(lambda: pool.open == pool.idle)
+        assert sum(pool._held) == pool.open
+        pool.close()
+        await until(lambda: pool.open == 0)
+        assert pool._held == [0, 0]
 
 
 def test_addresses_come_apart_as_the_settings_write_them() -> None:
