@@ -1,6 +1,7 @@
 """Several addresses and Unix sockets, seen by a client: which of them serve, die and come back."""
 
 import asyncio
+import sys
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -105,6 +106,43 @@ async def test_an_address_that_dies_under_load_and_comes_back_costs_no_get(datab
     assert load.statuses == {200: load.statuses.total()}
     assert dying.received
     assert resting == 0
+
+
+SERVER = """
+import asyncio, sys
+
+async def serve(reader, writer):
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_killed_under_load_costs_no_get(database_url: str, fast_lane: bool) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    port = int(await process.stdout.readline())
+    async with recording_upstream() as alive:
+        addresses = several(alive.url, f"http://127.0.0.1:{port}")
+        async with gateway_under_test(database_url, fast_lane=fast_lane, upstreams=addresses) as gateway:
+            load = Load(gateway, 16)
+            await load.more(500)
+            served_there = load.statuses.total() - len(alive.received)
+            process.kill()
+            await process.wait()
+            await load.more(500)
+            await load.end()
+
+    assert served_there > 200
+    assert load.statuses == {200: load.statuses.total()}
 
 
 async def test_all_dead_is_502_at_once_and_heals_without_waiting_for_a_pause(
