@@ -162,7 +162,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish()
             return
         self.exchange = None
-        if not self.answered and not self.served:
+        if not self.answered:
             self.pool.died(self)
         exchange.lost(self, UpstreamUnreachable("truncated" if self.answered else "closed_early"))
 

@@ -221,8 +221,11 @@ class Upstream:
         return connection
 
     def died(self, connection: UpstreamConnection) -> None:
-        """A new connection ended before any answer."""
-        self._rest(connection.address, begins=self.rotation.died(connection.address))
+        """A connection ended under a request, before an answer to it."""
+        if connection.served:
+            self.rotation.suspect(connection.address)
+        else:
+            self._rest(connection.address, begins=self.rotation.died(connection.address))
 
     def proved(self, connection: UpstreamConnection) -> None:
         """A new connection gave its first answer."""

@@ -11,6 +11,8 @@ FIRST_PAUSE_S = 1.0
 """Rest after the first failure; each further one in a row doubles it."""
 LONGEST_PAUSE_S = 30.0
 """A dead address is asked at least this often, so that its return is noticed."""
+SUSPECT_S = 0.25
+"""How long dials avoid an address after a reused connection to it broke: longer than a process takes to end."""
 DEATHS = 3
 """New connections in a row that died before any answer until their address rests: one may be an accident."""
 
@@ -27,6 +29,7 @@ class Health:
         rests_until: 0.0 while it is well; else when its rest is, or was, over.
         failed_at: When it failed last.
         probing: Its rest is over and one request tries it.
+        suspect_until: While dials prefer others, though it is well.
     """
 
     index: int
@@ -36,6 +39,7 @@ class Health:
     rests_until: float = 0.0
     failed_at: float = float("-inf")
     probing: bool = False
+    suspect_until: float = float("-inf")
 
 
 class Rotation:
@@ -97,7 +101,8 @@ class Rotation:
         untried = [health for health in self._in_order() if health.index not in tried]
         fit = [health for health in untried if health.rests_until <= now]
         if fit:
-            chosen = next((health for health in fit if health.index != avoid), fit[0])
+            others = [health for health in fit if health.index != avoid] or fit
+            chosen = next((health for health in others if health.suspect_until <= now), others[0])
         elif untried:
             chosen = min(untried, key=lambda health: health.failed_at)
         else:
@@ -117,6 +122,13 @@ class Rotation:
         health = self.addresses[index]
         health.deaths += 1
         return self._failed(health, enough=health.deaths >= DEATHS)
+
+    def suspect(self, index: int) -> None:
+        """A reused connection ended under a request: an old one closed in passing, or the first sign of a death.
+
+        A dying process can still take a dial that nobody will answer, so for a moment dials go elsewhere.
+        """
+        self.addresses[index].suspect_until = self._clock() + SUSPECT_S
 
     def dialled(self, index: int) -> bool:
         """A dial was answered; that heals, unless accepting and dying is what this address does. True when it did."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.upstream.rotation import DEATHS, FIRST_PAUSE_S, LONGEST_PAUSE_S, Rotation, pause_s
+from gateway.upstream.rotation import DEATHS, FIRST_PAUSE_S, LONGEST_PAUSE_S, SUSPECT_S, Rotation, pause_s
 
 PROBE_S = 2.0
 
@@ -147,6 +147,17 @@ def test_an_address_to_avoid_is_taken_only_when_no_other_is_fit() -> None:
     assert [turns.choose(avoid=1) for _ in range(3)] == [0, 0, 0]
     turns.dial_failed(0)
     assert turns.choose(avoid=1) == 1
+
+
+def test_after_a_reused_connection_broke_dials_go_elsewhere_for_a_moment() -> None:
+    turns, clock = rotation(2)
+    turns.suspect(1)
+
+    assert chosen(turns, 4) == [0, 0, 0, 0]
+    assert turns.resting == 0
+    assert turns.choose({0}) == 1
+    clock.now += SUSPECT_S
+    assert Counter(chosen(turns, 4)) == {0: 2, 1: 2}
 
 
 def test_a_turn_is_told_without_being_taken() -> None:
