@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from config.model import Clerk, Route, Settings, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
-from config.values import Network
+from config.values import Address, Network
 
 MASTER_KEY_CHARACTERS = 32
 # Ours, from the shipped files and the documentation; compared without case and punctuation.
@@ -64,10 +64,20 @@ def complete(settings: Settings, data_dir: Path) -> Settings:
     update: dict[str, object] = {
         "clerk": clerk,
         # Port 0 is the system's choice, known once it listens.
-        "public_url": settings.public_url or (f"http://{settings.listen}" if settings.listen.port else None),
+        "public_url": settings.public_url or (default_public_url(settings) if settings.listen.port else None),
         "data_dir": settings.data_dir or data_dir,
     }
     return settings.model_copy(update=update)
+
+
+def default_public_url(settings: Settings, listen: Address | None = None) -> str:
+    """Write the origin of the listener.
+
+    Args:
+        settings: Whether it speaks TLS.
+        listen: Where it listens, if not where the settings say.
+    """
+    return f"{'http' if settings.tls is None else 'https'}://{listen or settings.listen}"
 
 
 def sign_in_url_of(key: PublishableKey) -> str | None:
@@ -183,12 +193,24 @@ def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:
 
 def _upstream(name: str, upstream: Upstream) -> Iterator[Finding]:
     loc = ("upstreams", name)
-    if upstream.addresses:
-        several = "several addresses arrive with a later release; write url: http://host:port"
-        both = "write either url or addresses, not both; "
-        yield Finding((*loc, "addresses"), f"{both if upstream.url else ''}{several}")
-    elif upstream.url is None:
+    if upstream.addresses and upstream.url is not None:
+        yield Finding((*loc, "addresses"), "write either url or addresses, not both")
+    elif not upstream.addresses and upstream.url is None:
         yield Finding(loc, "give url, such as http://127.0.0.1:9000")
+    schemes = {address.partition(":")[0] for address in urls_of(upstream)}
+    if len(schemes) > 1:
+        text = "write addresses of one kind: all http://, all https:// or all unix:"
+        yield Finding((*loc, "addresses"), text)
+    if len(set(upstream.addresses)) < len(upstream.addresses):
+        yield Finding((*loc, "addresses"), "write each address once")
+    for key in ("ca_file", "server_name"):
+        if getattr(upstream, key) is not None and schemes != {"https"}:
+            yield Finding((*loc, key), "is for https:// upstreams alone; leave it out")
+
+
+def urls_of(upstream: Upstream) -> tuple[str, ...]:
+    """Give all addresses of an upstream, however they were written."""
+    return (*upstream.addresses, *((upstream.url,) if upstream.url is not None else ()))
 
 
 def _route(index: int, route: Route, upstreams: Mapping[str, Upstream]) -> Iterator[Finding]:

@@ -19,6 +19,8 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})")
 _PATH_REFUSED = set('\\#"<>^{|};`?%')
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_UNIX = "unix:"
+_LONGEST_SOCKET_PATH = 107  # bytes; unix(7), less the zero at its end
 
 
 def parse_route_path(text: str) -> str:
@@ -126,20 +128,34 @@ def parse_web_url(text: str) -> str:
 
 
 def parse_upstream_url(text: str) -> str:
-    """Read where an upstream listens; the result is `http://host:port`, the port always written.
+    """Read where an upstream listens.
+
+    Returns:
+        `http://host:port` or `https://host:port`, the port always written, or `unix:/path`.
 
     Raises:
-        ValueError: Something this release does not dial.
+        ValueError: Something we do not dial.
     """
-    if text.startswith("https://"):
-        raise ValueError("https upstreams arrive with a later release; write http://host:port")
-    if text.startswith(("unix:", "http+unix:", "/")):
-        raise ValueError("unix sockets arrive with a later release; write http://host:port")
+    if text.startswith(_UNIX):
+        return _UNIX + _parse_socket_path(text.removeprefix(_UNIX))
     parts = _split(text)
-    if parts is None or text.removesuffix("/").lower() != f"http://{parts.netloc}".lower():
-        raise ValueError("write http://host:port, without path, query or user")
+    if (
+        parts is None
+        or parts.scheme not in _DEFAULT_PORTS
+        or text.removesuffix("/").lower() != f"{parts.scheme}://{parts.netloc}".lower()
+    ):
+        raise ValueError("write http://host:port, https://host:port or unix:/path, without path, query or user")
     host = parts.netloc.rpartition(":")[0] if parts.port is not None else parts.netloc
-    return f"http://{host.lower()}:{parts.port if parts.port is not None else 80}"
+    port = parts.port if parts.port is not None else _DEFAULT_PORTS[parts.scheme]
+    return f"{parts.scheme}://{host.lower()}:{port}"
+
+
+def _parse_socket_path(path: str) -> str:
+    if not path.startswith("/") or path.startswith("//") or not path.isprintable() or path.endswith("/"):
+        raise ValueError("write the whole path of the socket with one slash, such as unix:/run/app.sock")
+    if len(path.encode("utf-8", "surrogateescape")) > _LONGEST_SOCKET_PATH:
+        raise ValueError(f"write a path of at most {_LONGEST_SOCKET_PATH} bytes: a socket cannot have a longer one")
+    return path
 
 
 def _split(text: str) -> SplitResult | None:

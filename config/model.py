@@ -40,6 +40,13 @@ class Admin(Section):
     listen: ListenAddress = Address("127.0.0.1", 9464)
 
 
+class Tls(Section):
+    """TLS of the listener."""
+
+    certificate: Path
+    key: Path
+
+
 class Limits(Section):
     """What one client connection may send before it is refused."""
 
@@ -111,10 +118,12 @@ class Redis(Section):
 
 
 class Upstream(Section):
-    """One backend. Exactly one of `url` and `addresses`."""
+    """One backend. Exactly one of `url` and `addresses`; `ca_file` and `server_name` are for https."""
 
     url: UpstreamUrl | None = None
-    addresses: tuple[str, ...] = ()
+    addresses: tuple[UpstreamUrl, ...] = ()
+    ca_file: Path | None = None
+    server_name: HostName | None = None
     connect_timeout: Duration = 2.0
     response_timeout: Duration = 30.0
     idle_timeout: Duration = 300.0
@@ -290,6 +299,7 @@ class Settings(Section):
 
     listen: ListenAddress = Address("127.0.0.1", 8080)
     admin: Admin = Admin()
+    tls: Tls | None = None
     workers: int = Field(default=1, ge=1)
     public_url: PublicUrl | None = None
     hosts: tuple[HostName, ...] = ()

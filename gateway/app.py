@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from config.checks import default_public_url, urls_of
 from config.model import Settings
 from config.publishable_key import parse_publishable_key
 from config.values import Address
@@ -36,6 +36,8 @@ from gateway.policy.routes import RouteTable
 from gateway.telemetry.admin import admin_application
 from gateway.telemetry.collectors import Sources, StateCollector
 from gateway.telemetry.metrics import Metrics
+from gateway.tls import client_context, server_context
+from gateway.upstream.address import parse_addresses
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
 from gateway.verify.session import SessionRules
@@ -99,7 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     """Run a gateway inside the context.
 
     Raises:
-        OSError: A port is taken.
+        OSError: A port is taken, or a certificate cannot be used.
         DatabaseUnavailable: PostgreSQL did not answer within DATABASE_WAIT_S.
         MigrationFailed: The schema is behind and cannot be, or may not be, migrated.
     """
@@ -107,7 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         raise RuntimeError("aiohttp was installed without its C parser; install its wheel: the two differ in grammar")
     async with AsyncExitStack() as stack:
         public, admin = _bound(stack, settings.listen), _bound(stack, settings.admin.listen)
-        public_url = settings.public_url or f"http://{_address_of(public)}"
+        public_url = settings.public_url or default_public_url(settings, _address_of(public))
         database = await _open_database(stack, settings)
         rooms, sources = await _build_rooms(stack, settings, public_url, database)
         await _start_admin(stack, admin, rooms, sources)
@@ -172,7 +174,7 @@ async def _build_rooms(
     verifier = Verifier(keys, SessionRules.of(clerk), time.time)
     callers = Callers(verifier, arrivals, settings.cache)
     key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
-    upstreams = {name: _upstream(name, settings) for name in settings.upstreams}
+    upstreams = {name: await _upstream(name, settings) for name in settings.upstreams}
     for upstream in upstreams.values():
         stack.callback(upstream.close)
     tunnels = Tunnels(max_age_s=settings.websocket.max_age, idle_timeout_s=settings.websocket.idle_timeout)
@@ -196,13 +198,15 @@ async def _build_rooms(
     return rooms, Sources(keys, database, arrivals, clerk_api, callers, upstreams, tunnels)
 
 
-def _upstream(name: str, settings: Settings) -> Upstream:
+async def _upstream(name: str, settings: Settings) -> Upstream:
     config = settings.upstreams[name]
-    parts = urlsplit(config.url or "")
+    urls = urls_of(config)
+    tls = None
+    if any(url.startswith("https:") for url in urls):
+        tls = await asyncio.to_thread(client_context, config.ca_file, f"upstreams.{name}.ca_file")
     return Upstream(
         name,
-        parts.hostname or "",
-        parts.port or 80,
+        parse_addresses(urls, tls=tls, server_name=config.server_name),
         connect_timeout_s=config.connect_timeout,
         response_timeout_s=config.response_timeout,
         idle_timeout_s=config.idle_timeout,
@@ -226,13 +230,24 @@ async def _start_lane(
     stack: AsyncExitStack, listener: socket.socket, rooms: Rooms, settings: Settings, public_url: str
 ) -> None:
     """Listen: the last thing to start, and the first to end, with what is under way finished before."""
+    scheme, tls = "http", None
+    if settings.tls is not None:
+        scheme, tls = "https", await asyncio.to_thread(server_context, settings.tls.certificate, settings.tls.key)
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     refusals = Refusals(rooms.cors, pages)
     pipeline = Pipeline(rooms)
-    unusual = LaneServer(AiohttpLane(pipeline, refusals, settings.limits, "http"), settings.limits)
-    fast = FastLane(pipeline, refusals, settings.limits, "http", unusual) if settings.fast_lane else None
+    unusual = LaneServer(AiohttpLane(pipeline, refusals, settings.limits, scheme), settings.limits)
+    fast = FastLane(pipeline, refusals, settings.limits, scheme, unusual) if settings.fast_lane else None
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(fast or unusual, sock=listener, backlog=_BACKLOG)
+    server = await loop.create_server(
+        fast or unusual,
+        sock=listener,
+        backlog=_BACKLOG,
+        ssl=tls,
+        ssl_handshake_timeout=settings.limits.head_timeout if tls is not None else None,
+        # For a slow client to take its last answer, and to say goodbye.
+        ssl_shutdown_timeout=settings.limits.keepalive if tls is not None else None,
+    )
 
     async def drain() -> None:
         server.close()

@@ -413,6 +413,9 @@ class _Connection(web.RequestHandler):
         if not resp.keep_alive and transport is not None and (self._deaf or request.keep_alive):
             self._deaf = True
             if not transport.is_closing():
+                if not transport.can_write_eof():
+                    transport.close()  # TLS says goodbye, and itself throws away what comes until the client does too
+                    return finished
                 transport.write_eof()
                 await asyncio.sleep(LINGER_S)  # cancelled as soon as the client closes
         return finished

@@ -357,8 +357,11 @@ class FastConnection(asyncio.Protocol):
         self._deaf, self._buffer = True, b""
         self._since = self._lane.loop.time()
         if not self.transport.is_closing():
-            self.transport.write_eof()
             self._regulate()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()  # TLS says goodbye, and itself throws away what comes until the client does too
 
     def _hand_over(self) -> bool:
         """Give the connection, with the bytes of this request and what follows, to the aiohttp lane. Gives False."""

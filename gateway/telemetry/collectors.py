@@ -1,6 +1,6 @@
 """State read when /metrics asks: keys, caches, pools, provisioning."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from platform import python_version
 from typing import Any
@@ -87,6 +87,23 @@ class StateCollector(Collector):
         open_now = [([route], count) for route, count in sources.tunnels.open.items()]
         yield gauge("gateway_websockets_open", "Websockets open.", ["route"], open_now)
         yield _counter("gateway_websocket_closes", "Websockets that ended.", "reason", sources.tunnels.closes)
+        yield from _addresses(sources.upstreams.values())
+
+
+def _addresses(upstreams: Iterable[Upstream]) -> Iterator[Metric]:
+    """Health of the upstreams' addresses, told by their places in the settings."""
+    failures = CounterMetricFamily(
+        "gateway_upstream_address_failures",
+        "Dials that failed, and new connections that died before an answer.",
+        labels=["upstream", "address_index"],
+    )
+    resting = []
+    for upstream in upstreams:
+        for health in upstream.rotation.addresses:
+            failures.add_metric([upstream.name, str(health.index)], health.failures)
+        resting.append(([upstream.name], upstream.rotation.resting))
+    yield failures
+    yield gauge("gateway_upstream_addresses_resting", "Addresses left alone for a while.", ["upstream"], resting)
 
 
 def _counter(name: str, help_text: str, label: str, counts: Mapping[Any, int]) -> Metric:

@@ -27,13 +27,18 @@ _REASON = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")  # RFC 9112 §4; llhttp lets 
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """A kept-alive connection; carries one exchange at a time."""
+    """A kept-alive connection; carries one exchange at a time.
+
+    Attributes:
+        address: Which of the pool's addresses it leads to.
+    """
 
     __slots__ = (
         "_answer_done",
         "_chunked",
         "_closing",
         "_connection_options",
+        "_ended",
         "_has_cors",
         "_has_length",
         "_interim",
@@ -43,6 +48,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_unrelayed",
         "_violation",
         "_write_waiter",
+        "address",
         "answered",
         "exchange",
         "heard",
@@ -57,12 +63,13 @@ class UpstreamConnection(asyncio.Protocol):
         "writing_paused",
     )
 
-    def __init__(self, pool: "Upstream") -> None:
+    def __init__(self, pool: "Upstream", address: int = 0) -> None:
         self.pool = pool
+        self.address = address
         self.exchange: Exchange | None = None
         self.served = 0
         self.idle_since = self.touched = 0.0
-        self.writing_paused = self.reading_paused = self._closing = False
+        self.writing_paused = self.reading_paused = self._closing = self._ended = False
         self._write_waiter: asyncio.Future[None] | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._reset()
@@ -149,13 +156,23 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             return
-        if self.until_close and exc is None and self.answered:
+        if self.until_close and exc is None and self.answered and self._was_ended():
             exchange.sink.end()
             exchange.sink.flush()
             self._finish()
             return
         self.exchange = None
+        if not self.answered:
+            self.pool.died(self)
         exchange.lost(self, UpstreamUnreachable("truncated" if self.answered else "closed_early"))
+
+    def eof_received(self) -> None:
+        """The upstream said that it sends no more; over TLS by its own close, not by TCP's."""
+        self._ended = True
+
+    def _was_ended(self) -> bool:
+        """Tell an answer's end from a cut: anybody on the way can end TCP beneath TLS (RFC 9112 §9.8)."""
+        return self._ended or self.transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
         """The socket is full: the client must wait."""
@@ -272,6 +289,8 @@ class UpstreamConnection(asyncio.Protocol):
             framing = _LENGTH if self._has_length else _UNTIL_CLOSE
         self.until_close = framing is _UNTIL_CLOSE
         self.answered = True
+        if not self.served:
+            self.pool.proved(self)
         self._unrelayed = 0
         exchange.sink.head(AnswerHead(status, self._reason, self._lines, framing, self._has_cors))
         if bodiless:

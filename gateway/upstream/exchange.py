@@ -46,7 +46,7 @@ class Exchange:
         if connection is not None:
             self._send_on(connection)
         else:
-            self._dialling = self.upstream.loop.create_task(self._dial(fresh=False))
+            self._dialling = self.upstream.loop.create_task(self._dial())
 
     async def connected(self) -> bool:
         """Wait until the head was written and a body may follow; False when the exchange is already over."""
@@ -106,13 +106,13 @@ class Exchange:
             # The upstream closed a kept connection just as we wrote: it never saw the request (RFC 9110 §9.2.2).
             self._replayed = True
             self.connection = None
-            self._dialling = self.upstream.loop.create_task(self._dial(fresh=True))
+            self._dialling = self.upstream.loop.create_task(self._dial(fresh=True, avoid=connection.address))
             return
         self._fail(error)
 
-    async def _dial(self, *, fresh: bool) -> None:
+    async def _dial(self, *, fresh: bool = False, avoid: int | None = None) -> None:
         try:
-            connection = await self._connect(fresh=fresh)
+            connection = await self._connect(fresh=fresh, avoid=avoid)
         except UpstreamError as error:
             self._fail(error)
             return
@@ -121,8 +121,8 @@ class Exchange:
         else:
             self._send_on(connection)
 
-    async def _connect(self, *, fresh: bool) -> UpstreamConnection:
-        return await self.upstream.connect(fresh=fresh)
+    async def _connect(self, *, fresh: bool, avoid: int | None) -> UpstreamConnection:
+        return await self.upstream.connect(fresh=fresh, avoid=avoid)
 
     def _send_on(self, connection: UpstreamConnection) -> None:
         self.connection = connection

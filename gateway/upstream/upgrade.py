@@ -42,8 +42,8 @@ class Upgrade(Exchange):
         """Dial; a kept connection is never used, so nothing is ever sent twice."""
         self._dialling = self.upstream.loop.create_task(self._dial(fresh=True))
 
-    async def _connect(self, *, fresh: bool) -> UpstreamConnection:
-        return await self.upstream.connect_apart(lambda: UpgradingConnection(self.upstream, self))
+    async def _connect(self, *, fresh: bool, avoid: int | None) -> UpstreamConnection:
+        return await self.upstream.connect_apart(lambda address: UpgradingConnection(self.upstream, address, self))
 
     def switched(self, transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
         """The upstream switched: this exchange is over, and whoever takes the transport owns it."""
@@ -57,8 +57,8 @@ class UpgradingConnection(UpstreamConnection):
 
     __slots__ = ("_fields", "_upgrade")
 
-    def __init__(self, pool: "Upstream", upgrade: Upgrade) -> None:
-        super().__init__(pool)
+    def __init__(self, pool: "Upstream", address: int, upgrade: Upgrade) -> None:
+        super().__init__(pool, address)
         self._upgrade = upgrade
         self._fields: list[tuple[bytes, bytes]] = []
 
@@ -104,5 +104,6 @@ class UpgradingConnection(UpstreamConnection):
         self.exchange = None
         self._parser = None  # it and this connection refer to each other
         self.pool.forget_apart(self)
+        self.pool.proved(self)
         self._upgrade.switched(self.transport, head, rest)
         return True

@@ -192,17 +192,53 @@ def test_a_route_that_could_not_mean_what_it_says_is_refused(tmp_path: Path, rou
 @pytest.mark.parametrize(
     ("upstream", "key"),
     [
-        ("url: https://127.0.0.1:9000", "upstreams.app.url"),
+        ("url: ftp://127.0.0.1:9000", "upstreams.app.url"),
+        ("url: https://127.0.0.1:9000/api", "upstreams.app.url"),
         ("url: http://127.0.0.1:9000/api", "upstreams.app.url"),
         ("url: http://u:p@127.0.0.1:9000", "upstreams.app.url"),
-        ("url: unix:/run/app.sock", "upstreams.app.url"),
+        ("url: unix:run/app.sock", "upstreams.app.url"),
+        (f"url: unix:/{'a' * 107}", "upstreams.app.url"),
         ("connect_timeout: 1s", "upstreams.app"),
-        ("addresses: ['10.0.0.1:1']", "upstreams.app.addresses"),
-        ("url: http://127.0.0.1:9000\n    addresses: ['10.0.0.1:1']", "upstreams.app.addresses"),
+        ("addresses: []", "upstreams.app"),
+        ("addresses: ['10.0.0.1:1']", "upstreams.app.addresses[0]"),
+        ("addresses: [http://10.0.0.1, http://10.0.0.1:80]", "upstreams.app.addresses"),
+        ("addresses: [http://10.0.0.1, https://10.0.0.1]", "upstreams.app.addresses"),
+        ("addresses: [http://10.0.0.1, unix:/run/app.sock]", "upstreams.app.addresses"),
+        ("url: http://127.0.0.1:9000\n    addresses: [http://10.0.0.1]", "upstreams.app.addresses"),
+        ("url: http://127.0.0.1:9000\n    ca_file: /etc/ca.pem", "upstreams.app.ca_file"),
+        ("url: unix:/run/app.sock\n    server_name: app.internal", "upstreams.app.server_name"),
+        ("url: https://127.0.0.1:9000\n    verify: false", "upstreams.app.verify"),
     ],
 )
-def test_an_upstream_this_release_cannot_dial_is_refused(tmp_path: Path, upstream: str, key: str) -> None:
+def test_an_upstream_that_cannot_be_dialled_as_meant_is_refused(tmp_path: Path, upstream: str, key: str) -> None:
     assert keys_of(tmp_path, VALID.replace("url: http://127.0.0.1:9000", upstream)) == [key]
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        "url: unix:/run/app.sock",
+        "url: https://app.internal\n    ca_file: /etc/ca.pem\n    server_name: app.example.com",
+        "addresses: [http://10.0.0.1:9000, http://10.0.0.2:9000]",
+        "addresses: [unix:/run/a.sock, unix:/run/b.sock]",
+    ],
+)
+def test_an_upstream_can_be_several_addresses_a_socket_or_https(tmp_path: Path, upstream: str) -> None:
+    assert problems_of(tmp_path, VALID.replace("url: http://127.0.0.1:9000", upstream)) == ()
+
+
+def test_with_tls_the_public_url_is_https(tmp_path: Path) -> None:
+    tls = "tls: {certificate: /etc/tls.pem, key: /etc/tls.key}"
+
+    assert settings_of(tmp_path, VALID).public_url == "http://127.0.0.1:8080"
+    assert settings_of(tmp_path, f"{tls}\n{VALID}").public_url == "https://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize("key", ["certificate", "key"])
+def test_tls_needs_certificate_and_key(tmp_path: Path, key: str) -> None:
+    given = {"certificate": "key", "key": "certificate"}[key]
+
+    assert keys_of(tmp_path, f"tls: {{{given}: /etc/tls.pem}}\n{VALID}") == [f"tls.{key}"]
 
 
 def test_an_unknown_upstream_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:

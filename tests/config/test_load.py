@@ -29,7 +29,8 @@ def test_a_problem_says_file_line_column_key_and_what_to_write(tmp_path: Path) -
     (problem,) = problems_of(tmp_path, text)
 
     assert str(problem) == (
-        f"{tmp_path}/gateway.yaml:6:5 upstreams.app.url: write http://host:port, without path, query or user"
+        f"{tmp_path}/gateway.yaml:6:5 upstreams.app.url: "
+        "write http://host:port, https://host:port or unix:/path, without path, query or user"
     )
 
 

@@ -133,9 +133,12 @@ def test_what_is_no_address_is_refused(text: object) -> None:
         ("http://App.example.com", "http://app.example.com:80"),
         ("http://127.0.0.1:9000/", "http://127.0.0.1:9000"),
         ("http://[::1]:9000", "http://[::1]:9000"),
+        ("https://App.example.com", "https://app.example.com:443"),
+        ("HTTPS://[::1]:9443/", "https://[::1]:9443"),
+        ("unix:/run/App dir/app.sock", "unix:/run/App dir/app.sock"),
     ],
 )
-def test_an_upstream_is_host_and_port(text: str, normal: str) -> None:
+def test_an_upstream_is_host_and_port_or_a_socket(text: str, normal: str) -> None:
     assert grammar.parse_upstream_url(text) == normal
 
 
@@ -144,6 +147,18 @@ def test_an_upstream_is_host_and_port(text: str, normal: str) -> None:
 )
 def test_what_is_no_upstream_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
+        grammar.parse_upstream_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("unix:", "unix:app.sock", "unix://run/app.sock", "unix:///run/app.sock", "unix:/run/", "unix:/a\0b"),
+        *(f"unix:/{'a' * 107}", f"unix:/{'ä' * 54}"),
+    ],
+)
+def test_what_is_no_path_of_a_socket_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write .* path"):
         grammar.parse_upstream_url(text)
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.errors import GatewayError
 from gateway.listen.relay import Relay
+from gateway.upstream.address import UpstreamAddress
 from gateway.upstream.answer import AnswerHead
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.exchange import Exchange, OutgoingRequest
@@ -87,10 +88,13 @@ class KeptSink:
         self.error = error
 
 
-def upstream(*, port: int = 1, max_connections: int = 4, **times: float) -> Upstream:
-    """An upstream with the settings' defaults, small."""
+def upstream(
+    addresses: Sequence[UpstreamAddress] = (), /, *, port: int = 1, max_connections: int = 4, **times: float
+) -> Upstream:
+    """An upstream with the settings' defaults, small; at one port of 127.0.0.1, or at these addresses."""
     defaults = {"connect_timeout_s": 2.0, "response_timeout_s": 30.0, "idle_timeout_s": 300.0, "queue_timeout_s": 5.0}
-    return Upstream("app", "127.0.0.1", port, max_connections=max_connections, **(defaults | times))
+    places = addresses or [UpstreamAddress("127.0.0.1", port)]
+    return Upstream("app", places, max_connections=max_connections, **(defaults | times))
 
 
 def outgoing(method: str = "GET", *, body_follows: bool = False) -> OutgoingRequest:

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gateway.edge.fields import folded
 
@@ -90,6 +92,7 @@ class RecordingUpstream:
     """
 
     port: int = 0
+    secure: bool = False
     received: list[Received] = field(default_factory=list)
     respond: Responder = answer_ok
     respond_early: Responder | None = None
@@ -101,7 +104,7 @@ class RecordingUpstream:
     @property
     def url(self) -> str:
         """Base URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.secure else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def last(self) -> Received:
@@ -158,11 +161,16 @@ async def read_body(received: Received, reader: asyncio.StreamReader) -> None:
 
 
 @asynccontextmanager
-async def recording_upstream() -> AsyncIterator[RecordingUpstream]:
-    """Run one on a free port."""
-    upstream = RecordingUpstream()
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=2**20)
-    upstream.port = server.sockets[0].getsockname()[1]
+async def recording_upstream(
+    *, port: int = 0, path: Path | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RecordingUpstream]:
+    """Run one on this port, on a free one, or on a Unix socket; it ends as if its process had."""
+    upstream = RecordingUpstream(secure=tls is not None)
+    if path is None:
+        server = await asyncio.start_server(upstream.serve, "127.0.0.1", port, limit=2**20, ssl=tls)
+        upstream.port = server.sockets[0].getsockname()[1]
+    else:
+        server = await asyncio.start_unix_server(upstream.serve, path, limit=2**20)
     try:
         yield upstream
     finally:
