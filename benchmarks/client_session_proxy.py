@@ -1,10 +1,9 @@
 """The proxy most Python teams write: aiohttp in front, `aiohttp.ClientSession` behind, verified tokens cached.
 
 It does what the gateway does for the measured request: verify once per token, strip and set identity headers, stream
-the answer. It leaves out most of what the gateway refuses, and has the gateway's loop and garbage settings, so that the
-difference is the proxy's alone.
+the answer. It leaves out most of what the gateway refuses. With `settled` it also has the gateway's garbage settings.
 
-    python -m benchmarks.client_session_proxy PORT UPSTREAM_URL JWKS_URL
+    python -m benchmarks.client_session_proxy PORT UPSTREAM_URL JWKS_URL [settled]
 """
 
 import asyncio
@@ -80,16 +79,17 @@ def application(upstream: str, jwks_url: str) -> web.Application:
     return app
 
 
-async def main(port: int, upstream: str, jwks_url: str) -> None:
+async def main(port: int, upstream: str, jwks_url: str, *, settled: bool) -> None:
     """Serve until killed."""
     runner = web.AppRunner(application(upstream, jwks_url), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    if settled:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], settled="settled" in sys.argv[4:]))
