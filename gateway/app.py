@@ -26,7 +26,8 @@ from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
-from gateway.listen.aiohttp_lane import AiohttpLane, LaneServer
+from gateway.listen.aiohttp_connection import LaneServer
+from gateway.listen.aiohttp_lane import AiohttpLane
 from gateway.listen.fast_lane import FastLane
 from gateway.listen.refusals import Refusals
 from gateway.pipeline import Pipeline, Rooms

@@ -7,17 +7,17 @@ bytes on the connection's transport, so that both lanes answer alike.
 import asyncio
 import time
 from itertools import chain
-from typing import Any, cast
+from typing import cast
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import _ErrInfo
 
 from config.model import Limits
 from gateway.answer import Answer
 from gateway.api.endpoints import Call, Endpoint
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.errors import ContentTooLarge, HeadTimedOut, HeadTooLarge, RequestMalformed, UpstreamError
+from gateway.listen.aiohttp_connection import LaneConnection
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.listen.written import Wake, Written
@@ -26,15 +26,6 @@ from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.upgrade import Upgrade
 
-SWEEP_S = 0.5
-"""Seconds between two looks at the deadlines of heads."""
-LINGER_S = 1.0
-"""Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
-_DRAIN_LOOK_S = 0.05
-CHUNK_LINES_CAP = 4096
-"""Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
-_LOOK_BYTES = 1024
-"""Bytes parsed at once where chunk lines may be among them."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -175,7 +166,7 @@ class AiohttpLane:
             return Exchange(upstream, departure.request, relay)
 
         def switched(upstream_transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
-            client, early = cast(_Connection, request.protocol).detach()
+            client, early = cast(LaneConnection, request.protocol).detach()
             if client is None:
                 upstream_transport.abort()
                 return
@@ -276,173 +267,3 @@ def _incoming(request: web.BaseRequest, scheme: str) -> Incoming:
 def _peer(request: web.BaseRequest) -> str:
     peername = request.protocol.peername
     return peername[0] if isinstance(peername, tuple) else ""
-
-
-class LaneServer(web.Server):
-    """aiohttp's low-level server with connections of our own making."""
-
-    def __init__(self, lane: AiohttpLane, limits: Limits) -> None:
-        super().__init__(
-            lane.handle,
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=limits.keepalive,
-            lingering_time=0,  # `_Connection` lingers: it tells the client first that nothing more comes
-            max_line_size=limits.head_bytes,
-            max_field_size=limits.head_bytes,
-            max_headers=limits.head_fields,
-        )
-        self._lane = lane
-        self._head_timeout_s = limits.head_timeout
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-
-    def _sweep(self) -> None:
-        """Judge the heads of all connections with one timer."""
-        now = self._loop.time()
-        for connection in self.connections:
-            cast(_Connection, connection).check_head(now, self._head_timeout_s)
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-
-    def pre_shutdown(self) -> None:
-        """Close what is idle; every answer from now on ends its connection."""
-        self._lane.drain()
-        for connection in self.connections:
-            cast(_Connection, connection).end_when_idle()
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        """Let what is under way finish, uploads too (aiohttp's own way would stop reading them); then cut the rest.
-
-        Args:
-            timeout: Seconds to wait; None cuts at once.
-        """
-        until = self._loop.time() + (timeout or 0.0)
-        while self.connections and self._loop.time() < until:
-            self.pre_shutdown()
-            await asyncio.sleep(_DRAIN_LOOK_S)
-        self._sweeper.cancel()
-        await super().shutdown(_DRAIN_LOOK_S)
-
-    def __call__(self) -> web.RequestHandler:
-        """Make the protocol of one accepted connection."""
-        return _Connection(self, self._lane, loop=self._loop, **self._kwargs)
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
-
-    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_detached", "_head_since", "_lane", "_unfinished")
-
-    def __init__(self, manager: LaneServer, lane: AiohttpLane, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._lane = lane
-        self._deaf = self._detached = False
-        self._unfinished: StreamReader | None = None
-        self._chunked = False
-        self._chunk_lines = 0  # bytes of the latest request's body that were no content
-        self._head_since: float | None = None
-
-    def data_received(self, data: bytes) -> None:
-        """Parse, in small pieces where chunk lines must be told from content, heads and pipelined requests."""
-        start = 0
-        while not self._deaf:
-            plain_body = self._unfinished is not None and not self._chunked and not self._unfinished.is_eof()
-            end = len(data) if plain_body else start + _LOOK_BYTES
-            self._parse(data[start:end])
-            start = end
-            if start >= len(data):
-                break
-
-    def _parse(self, data: bytes) -> None:
-        """Parse; when a body turns out broken, tell whoever reads it.
-
-        aiohttp only queues the parser's error behind the request whose body it is, which would wait for ever (S03).
-        """
-        body = self._unfinished if self._chunked else None
-        known = body.total_bytes if body is not None and not body.is_eof() else None
-        super().data_received(data)
-        self._head_since = (self._head_since or self._loop.time()) if data and self._idle else None
-        if body is not None and known is not None and not body.is_eof():
-            self._judge_chunk_lines(body, len(data) - (body.total_bytes - known))
-        if self._messages:
-            message, content = self._messages[-1]
-            if isinstance(message, _ErrInfo):
-                self._break_body()
-            elif content is not self._unfinished:  # only the latest request can have a body that is still to come
-                self._unfinished, self._chunked, self._chunk_lines = content, message.chunked, 0
-
-    def _judge_chunk_lines(self, body: StreamReader, size: int) -> None:
-        """Refuse a body that hides bytes in its chunk lines (S04): the parser skips extensions of any length unread.
-
-        Args:
-            body: Under way before and after these bytes, so that all of them are its own.
-            size: Of them, those that were no content.
-        """
-        self._chunk_lines += size
-        if self._chunk_lines > CHUNK_LINES_CAP + 16 * body.total_bytes:
-            self._break_body()
-
-    def _break_body(self) -> None:
-        self._deaf = True
-        if self._unfinished is not None and not self._unfinished.is_eof():
-            self._unfinished.set_exception(web.RequestPayloadError("body_grammar"))
-
-    def detach(self) -> tuple[asyncio.Transport | None, bytes]:
-        """Give the transport away, with the bytes that came behind an upgrade's head; None when the client is gone.
-
-        To aiohttp it is as if the client had left, but that the handler, which calls this, may return in peace.
-        """
-        transport, early = self.transport, self._message_tail
-        self.transport, self._message_tail, self._detached = None, b"", True
-        self._task_handler = None
-        self.connection_lost(None)
-        return transport, early
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """End an answer, and with it a connection that must not go on.
-
-        Closing over bytes that still come would reset the connection and destroy the answer on its way. So, unless the
-        client meant to close too: no more from us, and what it sends is thrown away for a moment.
-        """
-        if self._detached:
-            return resp, True
-        finished = await super().finish_response(request, resp, start_time)
-        transport = self.transport
-        if not resp.keep_alive and transport is not None and (self._deaf or request.keep_alive):
-            self._deaf = True
-            if not transport.is_closing():
-                if not transport.can_write_eof():
-                    transport.close()  # TLS says goodbye, and itself throws away what comes until the client does too
-                    return finished
-                transport.write_eof()
-                await asyncio.sleep(LINGER_S)  # cancelled as soon as the client closes
-        return finished
-
-    @property
-    def _idle(self) -> bool:
-        return not self._messages and self._waiter is not None and not self._waiter.done()
-
-    def end_when_idle(self) -> None:
-        """Close unless a request is here or under way."""
-        if self._idle:
-            self.force_close()
-
-    def check_head(self, now: float, timeout_s: float) -> None:
-        """Answer a head that dribbles."""
-        if self._head_since is None or not self._idle:
-            return
-        if now - self._head_since > timeout_s and self.transport is not None:
-            self._lane.refuse_late(self.transport)
-            self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed; `message` holds the attacker's bytes and is not used."""
-        return self._lane.refuse_unread(request, exc)

@@ -17,7 +17,7 @@ from config.model import Limits
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
-from gateway.listen.aiohttp_lane import LINGER_S, SWEEP_S, LaneServer
+from gateway.listen.aiohttp_connection import LINGER_S, SWEEP_S, LaneServer
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.pipeline import Passage, Pipeline, Way
