@@ -30,6 +30,7 @@ from gateway.listen.aiohttp_connection import LaneServer
 from gateway.listen.aiohttp_lane import AiohttpLane
 from gateway.listen.fast_lane import FastLane
 from gateway.listen.refusals import Refusals
+from gateway.listen.sockets import Sockets, address_of, bind_both
 from gateway.pipeline import Pipeline, Rooms
 from gateway.policy.cors import Cors
 from gateway.policy.origins import compile_origins
@@ -98,8 +99,12 @@ def _settle_garbage() -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
+async def running(settings: Settings, sockets: Sockets | None = None) -> AsyncIterator[Running]:
     """Run a gateway inside the context.
+
+    Args:
+        settings: Everything that can be set.
+        sockets: What to listen on, bound by the caller, who also closes them; None binds what the settings say.
 
     Raises:
         OSError: A port is taken, or a certificate cannot be used.
@@ -109,13 +114,16 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
         raise RuntimeError("aiohttp was installed without its C parser; install its wheel: the two differ in grammar")
     async with AsyncExitStack() as stack:
-        public, admin = _bound(stack, settings.listen), _bound(stack, settings.admin.listen)
-        public_url = settings.public_url or default_public_url(settings, _address_of(public))
+        if sockets is None:
+            sockets = bind_both(settings.listen, settings.admin.listen)
+            stack.callback(sockets.close)
+        listen = address_of(sockets.public)
+        public_url = settings.public_url or default_public_url(settings, listen)
         database = await _open_database(stack, settings)
         rooms, sources = await _build_rooms(stack, settings, public_url, database)
-        await _start_admin(stack, admin, rooms, sources)
-        await _start_lane(stack, public, rooms, settings, public_url)
-        yield Running(_address_of(public), _address_of(admin))
+        await _start_admin(stack, sockets.admin, rooms, sources)
+        await _start_lane(stack, sockets.public, rooms, settings, public_url)
+        yield Running(listen, address_of(sockets.admin))
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
@@ -261,22 +269,3 @@ async def _start_lane(
         await rooms.tunnels.drain(until)  # last, because the lanes can still make tunnels
 
     stack.push_async_callback(drain)
-
-
-def _bound(stack: AsyncExitStack, address: Address) -> socket.socket:
-    """Bind now, so that a taken port is told before anything else starts; listening comes last."""
-    family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    stack.callback(listener.close)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(place)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-    listener.setblocking(False)
-    return listener
-
-
-def _address_of(listener: socket.socket) -> Address:
-    host, port = listener.getsockname()[:2]
-    return Address(host, port)

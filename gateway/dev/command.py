@@ -24,10 +24,11 @@ from gateway.dev.issuer import issuer_application
 from gateway.dev.logs import configure_dev_logs
 from gateway.dev.personas import PERSONAS, PersonaUnknown, find_membership, find_persona
 from gateway.dev.place import Place, examples
-from gateway.dev.ports import LOOPBACK, free_port, listening_socket_preferring, port_of
+from gateway.dev.ports import LOOPBACK, listening_socket_preferring, listening_socket_searching, port_of
 from gateway.dev.printed import welcome
 from gateway.dev.settings import check_upstream, dev_settings
 from gateway.errors import GatewayError
+from gateway.listen.sockets import Sockets
 from provisioning.database.embedded import EmbeddedPostgres
 from provisioning.errors import ProvisioningError
 
@@ -121,25 +122,29 @@ async def _live(forward_to: str | None, port: int, admin_port: int, data_dir: Pa
             secret_key=folder.secret_key(),
             instance_id=folder.signing_key().instance_id,
         )
-        await stack.enter_async_context(running(settings))
+        await stack.enter_async_context(running(settings, doors.gateway))
         _say(_greeting(place, folder, port))
         await asyncio.Event().wait()
 
 
 @dataclass(frozen=True, slots=True)
 class _Doors:
-    """The sockets we listen on ourselves, and the ports the gateway is to listen on."""
+    """The sockets of one run, which nobody can take from it any more."""
 
+    gateway: Sockets
     issuer: socket
     demo: socket
-    ports: Ports
-    admin_port: int
+
+    @property
+    def ports(self) -> Ports:
+        """Those that the next run prefers."""
+        return Ports(port_of(self.gateway.public), port_of(self.issuer), port_of(self.demo))
 
     def place(self, forward_to: str | None, token_words: tuple[str, ...]) -> Place:
         """Tell where everything is; without another upstream the demo is the one."""
         return Place(
             self.ports,
-            admin_url=f"http://{LOOPBACK}:{self.admin_port}",
+            admin_url=f"http://{LOOPBACK}:{port_of(self.gateway.admin)}",
             upstream_url=forward_to or f"http://{LOOPBACK}:{self.ports.demo}",
             demo=forward_to is None,
             token_command=token_words,
@@ -156,15 +161,14 @@ def _open_doors(folder: DevFolder, port: int, admin_port: int) -> Iterator[_Door
     # First choices lie below the range that systems lend to outgoing connections, or one of those could sit on them.
     before = folder.ports() or Ports(port, *((0, 0) if port == 0 else _FIRST_CHOICES))
     with (
+        closing(_open_gateway(port)) as public,
+        closing(_open_admin(0 if port == 0 else admin_port)) as admin,
         closing(listening_socket_preferring(before.issuer)) as issuer,
         closing(listening_socket_preferring(before.demo)) as demo,
     ):
-        ports = Ports(_choose_port(port), port_of(issuer), port_of(demo))
-        admin = free_port(0 if port == 0 else admin_port, _SEARCHED_PORTS)
-        if admin is None:
-            raise DevFailed(f"port {admin_port} and those after it are taken; choose another with --admin-port")
-        folder.remember(ports)
-        yield _Doors(issuer, demo, ports, admin)
+        doors = _Doors(Sockets(public, admin), issuer, demo)
+        folder.remember(doors.ports)
+        yield doors
 
 
 def _greeting(place: Place, folder: DevFolder, asked_port: int) -> list[str]:
@@ -175,16 +179,28 @@ def _greeting(place: Place, folder: DevFolder, asked_port: int) -> list[str]:
     return welcome(place, examples(place, alice.name, token), str(folder.path), remarks)
 
 
-def _choose_port(asked: int) -> int:
+def _open_gateway(asked: int) -> socket:
     """Take the asked port; only for the default one, which nobody insisted on, is another found.
 
     Raises:
         DevFailed: Taken.
     """
-    port = free_port(asked, _SEARCHED_PORTS if asked == DEFAULT_PORT else 1)
-    if port is None:
+    listener = listening_socket_searching(asked, _SEARCHED_PORTS if asked == DEFAULT_PORT else 1)
+    if listener is None:
         raise DevFailed(f"port {asked} is taken; end what listens there or choose another with --port")
-    return port
+    return listener
+
+
+def _open_admin(asked: int) -> socket:
+    """Take the asked port or one after it.
+
+    Raises:
+        DevFailed: All are taken.
+    """
+    listener = listening_socket_searching(asked, _SEARCHED_PORTS)
+    if listener is None:
+        raise DevFailed(f"port {asked} and those after it are taken; choose another with --admin-port")
+    return listener
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import errno
 import socket
-from contextlib import closing
 
 LOOPBACK = "127.0.0.1"
 _NOT_OURS = (errno.EADDRINUSE, errno.EACCES)
@@ -43,12 +42,11 @@ def listening_socket_preferring(port: int) -> socket.socket:
         return listening_socket(0)
 
 
-def free_port(first: int, tries: int) -> int | None:
-    """Find the first free one of `tries` ports from `first` on; 0 gives any port; None: all are taken."""
+def listening_socket_searching(first: int, tries: int) -> socket.socket | None:
+    """Listen on the first free one of `tries` ports from `first` on; 0 takes any port; None: all are taken."""
     for port in range(first, min(first + tries, 65536)):
         try:
-            with closing(listening_socket(port)) as listener:
-                return port_of(listener)
+            return listening_socket(port)
         except OSError as error:
             if error.errno not in _NOT_OURS:
                 raise

@@ -10,7 +10,7 @@ from config.publishable_key import parse_publishable_key
 from gateway.dev.command import run_dev
 from gateway.dev.folder import DevFailed
 from gateway.dev.place import Place, examples
-from gateway.dev.ports import free_port, listening_socket, listening_socket_preferring, port_of
+from gateway.dev.ports import listening_socket, listening_socket_preferring, listening_socket_searching, port_of
 from gateway.dev.printed import welcome
 from gateway.dev.settings import check_upstream, dev_settings
 from tests.dev.places import a_place
@@ -66,7 +66,7 @@ def test_taken_port_is_left_alone() -> None:
         port = port_of(taken)
         with closing(listening_socket_preferring(port)) as other:
             assert port_of(other) != port
-            assert free_port(port, 1) is None
+            assert listening_socket_searching(port, 1) is None
 
 
 def test_free_port_is_kept() -> None:

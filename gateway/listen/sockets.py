@@ -1,0 +1,63 @@
+"""The sockets a gateway listens on: bound before anything else starts, so that a taken port is told at once."""
+
+import socket
+from dataclasses import dataclass
+
+from config.values import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Bound TCP sockets.
+
+    Attributes:
+        public: Where clients connect.
+        admin: Where operators connect.
+    """
+
+    public: socket.socket
+    admin: socket.socket
+
+    def close(self) -> None:
+        """Close both; connections that were accepted stay."""
+        self.public.close()
+        self.admin.close()
+
+
+def bind_both(public: Address, admin: Address) -> Sockets:
+    """Bind the two addresses.
+
+    Raises:
+        OSError: One is taken or not ours to take; the message names it.
+    """
+    first = bind(public)
+    try:
+        return Sockets(first, bind(admin))
+    except OSError:
+        first.close()
+        raise
+
+
+def bind(address: Address) -> socket.socket:
+    """Bind without listening; port 0 lets the system choose.
+
+    Raises:
+        OSError: The address is taken or not ours to take; the message names it.
+    """
+    family, kind, protocol, _, place = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # Connections of an earlier run that linger must not keep the port from us.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Tell where a socket is bound; the port is the real one also when 0 was asked for."""
+    host, port = listener.getsockname()[:2]
+    return Address(host, port)
