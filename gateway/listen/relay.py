@@ -19,7 +19,7 @@ HIGH_WATER = 128 * 1024
 
 
 class Relay:
-    """Sink of one exchange (`upstream.answer.AnswerSink`).
+    """Sink of one exchange after the other (`upstream.answer.AnswerSink`).
 
     Attributes:
         status: Of the answer, 0 until its head came.
@@ -61,10 +61,14 @@ class Relay:
         """
         self._transport = transport
         self._http10 = http10
-        self._cors = cors
         self._changed = changed
-        self._chunked = False
         self._out: list[bytes] = []
+        self.begin(keep_alive=keep_alive, cors=cors)
+
+    def begin(self, *, keep_alive: bool, cors: bytes) -> None:
+        """Prepare for the next answer on this connection; parameters as above."""
+        self._cors = cors
+        self._chunked = False
         self.keep_alive = keep_alive
         self.started = self.finished = False
         self.status = 0
