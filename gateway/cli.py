@@ -51,22 +51,24 @@ def main() -> None:
 
 @app.command
 def serve(*, config: ConfigFile = None) -> int:
-    """Serve requests until SIGTERM."""
+    """Serve requests until SIGTERM; take changed settings into force, at once or on SIGHUP."""
     settings = _settings(config, for_serve=True)
     if settings is None:
         return 2
     import uvloop
 
+    from config.watch import Source
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
+    from gateway.report import reason_of
     from gateway.telemetry.logs import configure_logs
     from provisioning.errors import ProvisioningError
 
     configure_logs()
     try:
-        uvloop.run(serve_settings(settings))
+        uvloop.run(serve_settings(settings, Source(_config_path(config), os.environ)))
     except (OSError, GatewayError, ProvisioningError) as error:
-        return _failed(f"gateway serve: {_reason(error)}")
+        return _failed(f"gateway serve: {reason_of(error)}")
     return 0
 
 
@@ -122,13 +124,14 @@ def migrate(
         return _failed("gateway migrate: database.url is not set; the embedded database is migrated by serve")
     import asyncio
 
+    from gateway.report import reason_of
     from provisioning.database.migrate import pending, upgrade
     from provisioning.errors import ProvisioningError
 
     try:
         revisions = asyncio.run((pending if check else upgrade)(secret.get_secret_value()))
     except (OSError, ProvisioningError) as error:
-        return _failed(f"gateway migrate: {_reason(error)}")
+        return _failed(f"gateway migrate: {reason_of(error)}")
     _out(*(f"{'pending' if check else 'applied'} {revision}" for revision in revisions))
     if not revisions:
         _out("the schema is up to date")
@@ -186,11 +189,12 @@ def dev_token(
     """Print a session token of a persona of `gateway dev`."""
     from gateway.dev.command import mint_token
     from gateway.dev.folder import DevFailed
+    from gateway.report import reason_of
 
     try:
         _out(mint_token(persona, organization, data_dir))
     except (DevFailed, OSError) as error:
-        return _failed(f"gateway dev-token: {_reason(error)}")
+        return _failed(f"gateway dev-token: {reason_of(error)}")
     return 0
 
 
@@ -210,17 +214,6 @@ def _settings(config: Path | None, *, for_serve: bool = False) -> "Settings | No
     except SettingsInvalid as invalid:
         _errors(invalid.problems)
         return None
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line what failed; of a cause only its kind, since drivers repeat parts of a DSN."""
-    from provisioning.errors import DatabaseUnavailable
-
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, DatabaseUnavailable):
-        kind = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
-        return f"PostgreSQL at database.url cannot be asked: {text}{kind}"
-    return text
 
 
 def _out(*lines: str) -> None:

@@ -36,6 +36,7 @@ from gateway.errors import (
     VerifierUnavailable,
 )
 from gateway.identity.header_set import ANONYMOUS_BLOCK
+from gateway.parts import Lease
 from gateway.policy.cors import Cors
 from gateway.policy.cross_site import check_cross_site
 from gateway.policy.decision import decide
@@ -53,13 +54,14 @@ _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What the pipeline walks through; built once by `app.py`.
+    """What the pipeline walks through; built by `composition.py`, anew at every reload.
 
     Attributes:
         hosts: Host names served; empty serves any.
         issuers: Exact `iss` of the sessions taken here.
         own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
         clock: Unix seconds.
+        lease: Entered by whoever waits in here for keys or records, so that they are closed after the last alone.
     """
 
     hosts: frozenset[str]
@@ -75,6 +77,7 @@ class Rooms:
     tunnels: Tunnels
     metrics: Metrics
     clock: Callable[[], float]
+    lease: Lease
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path

@@ -48,15 +48,17 @@ class LaneServer(web.Server):
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=limits.keepalive,
             lingering_time=0,  # `LaneConnection` lingers: it tells the client first that nothing more comes
-            max_line_size=limits.head_bytes,
-            max_field_size=limits.head_bytes,
-            max_headers=limits.head_fields,
+            **_options_of(limits),
         )
         self._lane = lane
         self._head_timeout_s = limits.head_timeout
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def adopt(self, limits: Limits) -> None:
+        """Bind every connection from now on by these limits; its parser keeps them to its end."""
+        self._kwargs |= _options_of(limits)
+        self._head_timeout_s = limits.head_timeout
 
     def _sweep(self) -> None:
         """Judge the heads of all connections with one timer."""
@@ -87,6 +89,15 @@ class LaneServer(web.Server):
     def __call__(self) -> web.RequestHandler:
         """Make the protocol of one accepted connection."""
         return LaneConnection(self, self._lane, loop=self._loop, **self._kwargs)
+
+
+def _options_of(limits: Limits) -> dict[str, Any]:
+    return {
+        "keepalive_timeout": limits.keepalive,
+        "max_line_size": limits.head_bytes,
+        "max_field_size": limits.head_bytes,
+        "max_headers": limits.head_fields,
+    }
 
 
 class LaneConnection(web.RequestHandler):

@@ -10,7 +10,7 @@ from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
 from gateway.listen.aiohttp_connection import LINGER_S
 from gateway.listen.relay import Relay
-from gateway.pipeline import Way
+from gateway.pipeline import Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 
@@ -168,6 +168,7 @@ class FastConnection(asyncio.Protocol):
         line = find_request_line(buffer)
         if line is None or end + 4 > limits.head_bytes:
             return self._hand_over()
+        pipeline = lane.pipeline
         way: Way | None = None
         try:
             head = lane.heads.judged(buffer[line[2] : end + 2])
@@ -176,20 +177,20 @@ class FastConnection(asyncio.Protocol):
             incoming = Incoming(
                 _METHODS[line[0]], line[1], head.received, self._peer, lane.scheme, new_request_id(), False, True, head
             )
-            arrived = lane.pipeline.arrive(incoming)
+            arrived = pipeline.arrive(incoming)
         except GatewayError:
             return self._hand_over()
         try:
-            way = lane.pipeline.direct(arrived)
+            way = pipeline.direct(arrived)
             if way.endpoint is not None or way.preflight is not None:
                 return self._hand_over()
             self._consume(end + 4, head.content_length or 0)
             self._way = way
-            if lane.pipeline.known(way):
-                self._forward(way)
+            if pipeline.known(way):
+                self._forward(way, pipeline)
             else:
                 self._busy = True
-                self._resolving = lane.loop.create_task(self._resolve(way))
+                self._resolving = lane.loop.create_task(self._resolve(way, pipeline))
         except Exception as error:  # noqa: BLE001 - the outer edge: nothing may escape unanswered
             if way is None:
                 self._consume(end + 4, head.content_length or 0)
@@ -206,19 +207,19 @@ class FastConnection(asyncio.Protocol):
         self._body, self._buffer = buffer[size : size + length], buffer[size + length :]
         self._body_left = length - len(self._body)
 
-    async def _resolve(self, way: Way) -> None:
+    async def _resolve(self, way: Way, pipeline: Pipeline) -> None:
         """Ask for a caller who is not known yet."""
         try:
-            await self._lane.pipeline.resolve(way)
+            with pipeline.rooms.lease:
+                await pipeline.resolve(way)
             self._resolving = None
-            self._forward(way)
+            self._forward(way, pipeline)
         except Exception as error:  # noqa: BLE001 - the outer edge
             self._refuse(error, way.arrived.incoming, way.arrived, way)
             self._go_on()
 
-    def _forward(self, way: Way) -> None:
-        lane = self._lane
-        departure = lane.pipeline.depart(way)
+    def _forward(self, way: Way, pipeline: Pipeline) -> None:
+        departure = pipeline.depart(way)
         self._forwarded = time.perf_counter()
         self._streams = self._body_left > 0
         if self._body and not self._streams:  # the whole body is at hand: head and body are one write
