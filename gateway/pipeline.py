@@ -143,10 +143,20 @@ class Pipeline:
             TargetInvalid: Somewhere else once decoded.
             MethodRefused: To an own endpoint without this method.
         """
-        requested = arrived.fields.lifted[slots.REQUESTED_METHOD] if arrived.incoming.method == "OPTIONS" else None
+        rooms, method, target = self.rooms, arrived.incoming.method, arrived.target
+        requested = arrived.fields.lifted[slots.REQUESTED_METHOD] if method == "OPTIONS" else None
         if requested is not None:
             return self._direct_preflight(arrived, requested)
-        return self._direct(arrived)
+        # Own endpoints first, then the first route that matches; nothing else is open.
+        endpoint = rooms.endpoints.find(method, target.path)
+        if endpoint is not None:
+            return Way(arrived, endpoint.rule, endpoint)
+        if "%" in target.path and target.decoded_path in rooms.endpoints:
+            raise TargetInvalid("path_ambiguous")
+        route = rooms.routes.find(method, arrived.head.host.name, target)
+        if route is None:
+            raise RouteUnknown
+        return Way(arrived, route)
 
     def known(self, way: Way) -> bool:
         """Let the request pass from memory alone; False when somebody must be asked.
@@ -167,8 +177,14 @@ class Pipeline:
             digest = head.digest = _lone_bearer_digest(head.fields)
         if digest:
             caller = callers.known(digest)
-            if caller is not None and caller.actor.principal.kind in rule.accepts:
-                return self._pass(way, caller)
+            if caller is not None:
+                principal = caller.actor.principal
+                if principal.kind in rule.accepts:
+                    if not rule.demands_nothing or principal.pending:
+                        return self._pass(way, caller)
+                    self.rooms.metrics.decided(principal.kind, "allowed", "ok")
+                    way.caller = caller
+                    return True
         way.credentials = self._presented(way)
         if not way.credentials:
             return self._pass(way, None)
@@ -247,7 +263,7 @@ class Pipeline:
                 b"\r\n",
             )
         )
-        has_body = arrived.has_body
+        has_body = head.chunked or bool(head.content_length)
         cors = self._cors_lines(way) if lifted[slots.ORIGIN] is not None else b""
         return Departure(
             data,
@@ -258,19 +274,6 @@ class Pipeline:
             cors,
             handshake,
         )
-
-    def _direct(self, arrived: Arrived) -> Way:
-        """Own endpoints first, then the first route that matches; nothing else is open."""
-        rooms, method, target = self.rooms, arrived.incoming.method, arrived.target
-        endpoint = rooms.endpoints.find(method, target.path)
-        if endpoint is not None:
-            return Way(arrived, endpoint.rule, endpoint)
-        if "%" in target.path and target.decoded_path in rooms.endpoints:
-            raise TargetInvalid("path_ambiguous")
-        route = rooms.routes.find(method, arrived.host.name, target)
-        if route is None:
-            raise RouteUnknown
-        return Way(arrived, route)
 
     def _direct_preflight(self, arrived: Arrived, requested: bytes) -> Way:
         """A browser asks before it sends; it brings no credential, and gets none of anybody's identity."""

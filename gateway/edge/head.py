@@ -168,10 +168,11 @@ class RecentHeads:
     """Field sections judged lately: clients repeat theirs, and what they say does not change.
 
     Kept by a hash, because a field section holds secrets, and in two generations, because secrets must not stay: what
-    nobody sent for one or two generations is gone.
+    nobody sent for one or two generations is gone. Only what comes a second time is kept at all: a section that is
+    different every time (a trace context, say) would cost its memory for nothing.
     """
 
-    __slots__ = ("_new", "_old", "capacity")
+    __slots__ = ("_new", "_old", "_once", "capacity")
 
     LONGEST = 4096
     """Bytes of a section that is remembered."""
@@ -185,6 +186,7 @@ class RecentHeads:
         self.capacity = capacity
         self._new: dict[bytes, Head] = {}
         self._old: dict[bytes, Head] = {}
+        self._once: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
@@ -202,18 +204,27 @@ class RecentHeads:
         head = self._new.get(digest)
         if head is None:
             head = self._old.pop(digest, None)
-            if head is None:
-                received = split_fields(section)
-                if received is None:
-                    return None
-                head = judge_head(received)
-                if len(section) > self.LONGEST:
-                    return head
-            if len(self._new) >= self.capacity:
-                self.grow_old()
-            self._new[digest] = head
+            if head is not None:
+                self._keep(digest, head)
+                return head
+            received = split_fields(section)
+            if received is None:
+                return None
+            head = judge_head(received)
+            if digest in self._once:
+                self._keep(digest, head)
+            elif len(section) <= self.LONGEST:
+                if len(self._once) >= self.capacity:
+                    self._once.clear()
+                self._once.add(digest)
         return head
+
+    def _keep(self, digest: bytes, head: Head) -> None:
+        if len(self._new) >= self.capacity:
+            self.grow_old()
+        self._new[digest] = head
 
     def grow_old(self) -> None:
         """Begin a new generation; the one before the last is forgotten."""
         self._old, self._new = self._new, {}
+        self._once.clear()

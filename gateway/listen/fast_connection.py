@@ -108,19 +108,23 @@ class FastConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a request begins when its head is whole."""
-        if self._deaf:
-            return
         if self._busy:
             if self._body_left:
                 data = self._take_body(data)
             self._buffer += data
+        elif self._deaf:
+            return
         elif self._buffer:
             self._buffer += data
+            self._proceed()
         else:
             self._buffer = data
-            self._since = self._lane.loop.time()
-        if not self._busy and not self._writing_paused:
-            self._proceed()
+            end = -1 if self._writing_paused else data.find(END_OF_HEAD)
+            if end < 0:
+                self._since = self._lane.loop.time()
+                self._proceed()
+            elif self._begin(end) and not self._busy:
+                self._proceed()
         if self._reading_paused or len(self._buffer) + len(self._body) > _WAITING_CAP:
             self._regulate()
 

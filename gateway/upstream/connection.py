@@ -1,6 +1,6 @@
 """One connection to an upstream: requests out, answers in, deadlines judged, given back or dropped.
 
-The plain answer, a whole head with a counted body, is read here as it stands (`answer.read_plain_head`); every other
+The plain answer, a whole head with a counted body, is read here as it stands (`plain_answer.py`); every other
 goes through llhttp (`reader.py`).
 """
 
@@ -8,7 +8,6 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from gateway.errors import UpstreamError, UpstreamMalformed, UpstreamTimedOut, UpstreamUnreachable
-from gateway.upstream.answer import read_plain_head
 from gateway.upstream.reader import AnswerReader
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _relay_plain(self, exchange: "Exchange", data: bytes) -> bool:
         """Relay the first bytes of a plain answer, perhaps all of it; False when it is not plain."""
-        plain = read_plain_head(data, is_head=exchange.request.is_head)
+        plain = self.pool.plain_answers.read(data, is_head=exchange.request.is_head)
         if plain is None:
             return False
         head, start, length = plain
@@ -205,18 +204,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.touched = self.pool.loop.time()
         if not self.served:
             self.pool.proved(self)
-        sink = exchange.sink
-        sink.head(head)
-        if len(data) > start:
-            sink.body(data[start:])
         self._left = left
-        if left:
-            sink.flush()
-        else:
-            sink.end()
-            sink.flush()
+        if not left:
+            exchange.sink.whole(head, data[start:])
             if self.exchange is exchange:
                 self.finish()
+        else:
+            exchange.sink.head(head)
+            exchange.sink.body(data[start:])
+            exchange.sink.flush()
         return True
 
     def _relay_counted(self, exchange: "Exchange", data: bytes) -> None:

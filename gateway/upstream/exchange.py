@@ -128,7 +128,8 @@ class Exchange:
     def completed(self, connection: UpstreamConnection) -> None:
         """The answer is out."""
         self._over = True
-        self._wake()
+        if self._connected is not None:
+            self._wake()
         self.sink.done()
 
     def lost(self, connection: UpstreamConnection, error: UpstreamError) -> None:
@@ -159,8 +160,9 @@ class Exchange:
     def _send_on(self, connection: UpstreamConnection) -> None:
         self.connection = connection
         connection.begin(self, self.request.head, self.upstream.loop.time(), body_follows=self.request.body_follows)
-        self._wake()
-        self.ready()
+        if self.request.body_follows:
+            self._wake()
+            self.ready()
 
     def _fail(self, error: UpstreamError) -> None:
         self._over = True

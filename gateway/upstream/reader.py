@@ -170,7 +170,8 @@ class AnswerReader:
         if not self._connection.served:
             self._connection.pool.proved(self._connection)
         self._unrelayed = 0
-        exchange.sink.head(AnswerHead(status, self._reason, self._lines, framing, self._has_cors))
+        fields = b"".join(line + b"\r\n" for line in self._lines)
+        exchange.sink.head(AnswerHead(status, self._reason, fields, framing, self._has_cors))
         if bodiless:
             # llhttp would wait for the body that Content-Length describes; there is none, and its state is spent.
             self._connection.closing |= not parser.should_keep_alive()
