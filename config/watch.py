@@ -7,9 +7,8 @@ look: a change is when a file at one of the names is another than before.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -26,17 +25,20 @@ _LINKS_CAP = 40  # as Linux follows at most
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
-    """One settings file with its environment.
+    """One settings file with its environment, and what was found there when it was last read."""
 
-    Attributes:
-        path: The YAML file.
-        environ: `GW_*` variables; a process keeps those it was started with, but files they name are read anew.
-    """
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        """Nothing is read yet.
 
-    path: Path
-    environ: Mapping[str, str] = field(repr=False)
+        Args:
+            path: The YAML file.
+            environ: `GW_*` variables; a process keeps those it was started with, but files they name are read anew.
+        """
+        self.path = path
+        self._environ = environ
+        self._named: frozenset[Path] = frozenset()
+        self._seen: dict[Path, _Identity] = {}
 
     def load(self) -> Settings:
         """Read the settings for serving. Reads files: call it off the loop.
@@ -44,32 +46,58 @@ class Source:
         Raises:
             SettingsInvalid: Any number of problems, each with its place.
         """
-        return load_settings(self.path, self.environ, for_serve=True)
+        own = _identities(self._own_files())  # before they are read: what changes meanwhile is news
+        self._seen = own | _identities(self._named)
+        settings = load_settings(self.path, self._environ, for_serve=True)
+        self._named = _named_by(settings)
+        self._seen = own | _identities(self._named)
+        return settings
 
-    def files(self, settings: Settings) -> frozenset[Path]:
-        """Name all files that count: of the settings, and those that they name. Reads the folder of secrets."""
-        named = {self.path, *secret_files(self.environ)}
-        if settings.tls is not None:
-            named |= {settings.tls.certificate, settings.tls.key}
-        named |= {upstream.ca_file for upstream in settings.upstreams.values() if upstream.ca_file is not None}
-        return frozenset(named)
+    def files(self) -> frozenset[Path]:
+        """Name all files that count: of the settings, and those that the latest good ones name. Reads folders."""
+        return self._own_files() | self._named
+
+    def is_stale(self) -> bool:
+        """Tell whether a file is another than when it was last read. Reads files."""
+        return _identities(self.files()) != self._seen
+
+    def _own_files(self) -> frozenset[Path]:
+        return frozenset({self.path, *secret_files(self._environ)})
 
 
-async def changes(files: Callable[[], Collection[Path]]) -> AsyncIterator[None]:
-    """Yield whenever files changed, once for changes in quick succession.
+def _named_by(settings: Settings) -> frozenset[Path]:
+    tls = {settings.tls.certificate, settings.tls.key} if settings.tls is not None else set()
+    return frozenset(tls | {upstream.ca_file for upstream in settings.upstreams.values() if upstream.ca_file})
 
-    Args:
-        files: Names them; asked again at every look, off the loop.
-    """
-    seen, folders = await asyncio.to_thread(_look, files)
+
+_Identity = tuple[int, ...] | None
+
+
+def _identities(paths: Iterable[Path]) -> dict[Path, _Identity]:
+    """Tell which file is at each name now; None where there is none."""
+    return {path: _identity(path) for path in paths}
+
+
+def _identity(path: Path) -> _Identity:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+async def changes(source: Source) -> AsyncGenerator[None, None]:
+    """Yield when a source is stale, once for changes in quick succession; again until it is read."""
     told = False
     while True:
+        is_stale, folders = await asyncio.to_thread(_look, source)
+        if is_stale:
+            yield
         try:
             async with aclosing(_stirrings(folders)) as stirrings:
                 async for _ in stirrings:
-                    found, folders_now = await asyncio.to_thread(_look, files)
-                    if found != seen:
-                        seen = found
+                    is_stale, folders_now = await asyncio.to_thread(_look, source)
+                    if is_stale:
                         yield
                     if folders_now != folders:
                         break
@@ -78,11 +106,6 @@ async def changes(files: Callable[[], Collection[Path]]) -> AsyncIterator[None]:
                 told = True
                 _log.warning("settings are looked at every few seconds, not watched", cause=_why(error))
             await asyncio.sleep(_LOOK_EVERY_S)
-            found, folders_now = await asyncio.to_thread(_look, files)
-            if found != seen:
-                seen = found
-                yield
-        folders = folders_now
 
 
 def _stirrings(folders: Collection[Path]) -> AsyncGenerator[object, None]:
@@ -102,24 +125,9 @@ def _why(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-_Seen = frozenset[tuple[Path, tuple[int, ...] | None]]
-
-
-def _look(files: Callable[[], Collection[Path]]) -> tuple[_Seen, frozenset[Path]]:
-    """Tell which file is at each name now, and in which folders a change of that would show."""
-    named = files()
-    return (
-        frozenset((path, _identity(path)) for path in named),
-        frozenset(folder for path in named for folder in folders_of(path)),
-    )
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _look(source: Source) -> tuple[bool, frozenset[Path]]:
+    """Tell whether a source is stale, and in which folders it would show that it becomes so."""
+    return source.is_stale(), frozenset(folder for path in source.files() for folder in folders_of(path))
 
 
 def folders_of(path: Path) -> frozenset[Path]:

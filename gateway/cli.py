@@ -5,7 +5,7 @@ Exit codes: 0 it worked; 1 it did not, or `check` found problems; 2 the settings
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,12 +52,14 @@ def main() -> None:
 @app.command
 def serve(*, config: ConfigFile = None) -> int:
     """Serve requests until SIGTERM; take changed settings into force, at once or on SIGHUP."""
-    settings = _settings(config, for_serve=True)
+    from config.watch import Source
+
+    source = Source(_config_path(config), os.environ)
+    settings = _loaded(source.load)
     if settings is None:
         return 2
     import uvloop
 
-    from config.watch import Source
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
     from gateway.report import reason_of
@@ -66,7 +68,7 @@ def serve(*, config: ConfigFile = None) -> int:
 
     configure_logs()
     try:
-        uvloop.run(serve_settings(settings, Source(_config_path(config), os.environ)))
+        uvloop.run(serve_settings(settings, source))
     except (OSError, GatewayError, ProvisioningError) as error:
         return _failed(f"gateway serve: {reason_of(error)}")
     return 0
@@ -204,13 +206,18 @@ def _config_path(config: Path | None) -> Path:
     return config or Path(os.environ.get(CONFIG_VARIABLE) or "gateway.yaml")
 
 
-def _settings(config: Path | None, *, for_serve: bool = False) -> "Settings | None":
+def _settings(config: Path | None) -> "Settings | None":
     """Load the settings; None after telling what is wrong with them."""
     from config.load import load_settings
+
+    return _loaded(lambda: load_settings(_config_path(config), os.environ))
+
+
+def _loaded(load: Callable[[], "Settings"]) -> "Settings | None":
     from config.problems import SettingsInvalid
 
     try:
-        return load_settings(_config_path(config), os.environ, for_serve=for_serve)
+        return load()
     except SettingsInvalid as invalid:
         _errors(invalid.problems)
         return None

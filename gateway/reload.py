@@ -30,8 +30,8 @@ class Reloader:
     """Owns what is in force, and puts other settings in its place.
 
     Attributes:
+        home: Of this process.
         current: What is in force.
-        wanted: The latest settings that could be read, also if they could not be taken into force.
         reloads: What became of all reloads, for metrics.
         adopt: Leads the next request to a composition; must not wait. Nothing before there is a listener.
         listener_tls: The context of the listener; None: plain HTTP, or none yet.
@@ -46,11 +46,10 @@ class Reloader:
             own_database_url: DSN of the embedded PostgreSQL, which lives as long as the process; None: there is none.
         """
         self.current = current
-        self.wanted = current.settings
         self.reloads = Reloads()
         self.adopt: Callable[[Composition], None] = lambda _: None
         self.listener_tls: ssl.SSLContext | None = None
-        self._home = home
+        self.home = home
         self._own_database_url = own_database_url
         self._one_at_a_time = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -75,8 +74,7 @@ class Reloader:
 
     async def _reload(self, load: Callable[[], Settings]) -> Outcome:
         try:
-            self.wanted = await asyncio.to_thread(load)
-            await self._replace(self.wanted)
+            await self._replace(await asyncio.to_thread(load))
         except SettingsInvalid as invalid:
             _log.error("settings refused", problems=[str(problem) for problem in invalid.problems])
             return "refused"
@@ -99,23 +97,23 @@ class Reloader:
                 await ensure(direct.get_secret_value(), automatic=settings.database.auto_migrate, wait_s=0.0)
         if database_url is None:
             raise ComposeFailed("there is no database")
-        new = await compose(settings, database_url, self._home, old)
+        new = await compose(settings, database_url, self.home, old)
         if self.listener_tls is not None and settings.tls is not None:
             try:
                 renew(self.listener_tls, settings.tls.certificate, settings.tls.key)
             except OSError:
                 await new.parts.release()
                 raise
-        self._take_into_force(new)
+        self.put_into_force(new)
         _log.info("settings reloaded", changed=changed_sections(old.settings, settings))
         if waiting:
             _log.warning("settings need a restart", keys=waiting)
 
-    def _take_into_force(self, new: Composition) -> None:
+    def put_into_force(self, new: Composition) -> None:
         """The one step: nothing waits in here, so no request sees half of it."""
         old, self.current = self.current, new
         limits = new.settings.websocket
-        self._home.tunnels.limit(limits.max_age, limits.idle_timeout)
+        self.home.tunnels.limit(limits.max_age, limits.idle_timeout)
         self.adopt(new)
         kept = set(new.sources.upstreams.values())
         for upstream in old.sources.upstreams.values():
@@ -166,7 +164,7 @@ async def reloading(
 
     async def ask_when_changed() -> None:
         try:
-            async for _ in changes(lambda: source.files(reloader.current.settings) | source.files(reloader.wanted)):
+            async for _ in changes(source):
                 signalled.set()
         except Exception as error:  # noqa: BLE001 - a gateway that serves goes on without it; SIGHUP still reloads
             _log.error("settings are no longer watched", exc_info=error)
