@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.wire import Reply, connected
+from tests.support.wire import Reply, connected, request
 
 START_DEADLINE_S = 60.0
 END_DEADLINE_S = 30.0
@@ -24,12 +24,24 @@ class ServeProcess:
     Attributes:
         port: Where clients connect.
         lines: Log lines it has written so far.
+        file: Its settings.
     """
 
     process: asyncio.subprocess.Process
     port: int
     admin_port: int
     lines: list[dict[str, Any]]
+    file: Path
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Log lines of one event, so far."""
+        return [line for line in self.lines if line["event"] == name]
+
+    async def metric(self, name: str) -> float:
+        """Read one sample without labels from /metrics."""
+        async with connected(self.admin_port) as wire:
+            text = (await wire.ask(request("/metrics", "Connection: close"))).body.decode()
+        return next(float(line.split(" ")[1]) for line in text.splitlines() if line.split(" ")[0] == name)
 
     async def ask(self, raw: bytes) -> Reply:
         """Send one request on a connection of its own."""
@@ -51,7 +63,7 @@ async def serve_process(folder: Path, settings: dict[str, Any]) -> AsyncIterator
     command = [sys.executable, "-m", "gateway", "serve", "-c", str(file)]
     # Standard error is inherited: pytest shows it when a test fails.
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=2**20)
-    running = ServeProcess(process, 0, 0, [])
+    running = ServeProcess(process, 0, 0, [], file)
     reading: asyncio.Task[None] | None = None
     try:
         async with asyncio.timeout(START_DEADLINE_S):
