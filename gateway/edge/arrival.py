@@ -77,7 +77,7 @@ class Arrived:
         head = self.head
         if head.chunked:
             return False
-        return b"keep-alive" in head.options if self.incoming.http10 else b"close" not in head.options
+        return b"keep-alive" in head.options if self.incoming.http10 else not head.closes
 
 
 def wants_html(fields: Sequence[Field]) -> bool:

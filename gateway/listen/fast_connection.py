@@ -233,16 +233,14 @@ class FastConnection(asyncio.Protocol):
         if relay is None:
             relay = self._relay = Relay(self.transport, http10=False, keep_alive=False, cors=b"", changed=self._changed)
         # An answer that comes before the end of its request ends the connection: what follows is a rest of a body.
-        relay.begin(keep_alive=not self._streams and self._lives_on(way.arrived), cors=departure.cors)
+        keep_alive = not (self._streams or way.arrived.head.closes or lane.draining)
+        relay.begin(keep_alive, departure.cors)
         self._departure = departure
         self._busy = True
         self._exchange = exchange = Exchange(
             departure.upstream, departure, relay, self._send_body if self._streams else None
         )
         exchange.start()
-
-    def _lives_on(self, arrived: Arrived) -> bool:
-        return arrived.keep_alive and not self._lane.draining
 
     # The body of the request under way.
 
@@ -267,7 +265,7 @@ class FastConnection(asyncio.Protocol):
             self._streams = False
             exchange.sent()
             if not relay.started:  # else the client was told already that this connection ends
-                relay.keep_alive = self._lives_on(self._way.arrived)
+                relay.keep_alive = not (self._way.arrived.head.closes or self._lane.draining)
         if self._reading_paused:
             self._regulate()
 
@@ -291,10 +289,10 @@ class FastConnection(asyncio.Protocol):
                 self._go_on()
                 return
         lane.metrics.answered(way.rule.name, way.arrived.incoming.method, relay.status, now - self._started)
-        if relay.keep_alive:
-            self._go_on()
-        else:
+        if not relay.keep_alive:
             self._end()
+        elif self._buffer or lane.draining:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Look for the next request, once the connection to the upstream is back in its pool."""
@@ -318,7 +316,8 @@ class FastConnection(asyncio.Protocol):
         self._body = b""
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
         # The rest of a body that nobody will read must not be taken for a request: the connection ends.
-        keep_alive = not answer.close and arrived is not None and not self._body_left and self._lives_on(arrived)
+        unfit = answer.close or arrived is None or arrived.head.closes or self._lane.draining
+        keep_alive = not unfit and not self._body_left
         label = way.rule.name if way is not None else NO_ROUTE
         self._lane.metrics.answered(label, incoming.method, answer.status, time.perf_counter() - self._started)
         self._write(answer, is_head=incoming.method == "HEAD", keep_alive=keep_alive)
