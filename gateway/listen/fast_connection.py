@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
+from gateway.edge.head import END_OF_HEAD, Head, find_request_line, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
 from gateway.listen.aiohttp_connection import LINGER_S
 from gateway.listen.relay import Relay
@@ -175,8 +175,10 @@ class FastConnection(asyncio.Protocol):
         way: Way | None = None
         try:
             head = lane.heads.judged(buffer[line[2] : end + 2])
-            if head is None or not head.plain or len(head.received) > limits.head_fields:
+            if head is None or head.chunked or len(head.received) > limits.head_fields:
                 return self._hand_over()
+            if not head.plain:
+                return self._lend(end, head)
             incoming = Incoming(
                 _METHODS[line[0]], line[1], head.received, self._peer, lane.scheme, new_request_id(), False, True, head
             )
@@ -186,7 +188,7 @@ class FastConnection(asyncio.Protocol):
         try:
             way = lane.pipeline.direct(arrived)
             if way.endpoint is not None or way.preflight is not None:
-                return self._hand_over()
+                return self._lend(end, head)
             self._consume(end + 4, head.content_length or 0)
             self._way = way
             if lane.pipeline.known(way):
@@ -347,12 +349,18 @@ class FastConnection(asyncio.Protocol):
             else:
                 self.transport.close()  # TLS says goodbye, and itself throws away what comes until the client does too
 
-    def _hand_over(self) -> bool:
+    def _lend(self, end: int, head: Head) -> bool:
+        """Hand over for one request, whose extent is known: the head that ends here, and its body. Gives False."""
+        return self._hand_over(end + 4 + (head.content_length or 0))
+
+    def _hand_over(self, lent_bytes: int = 0) -> bool:
         """Give the connection, with the bytes of this request and what follows, to the aiohttp lane. Gives False."""
         lane, transport, received = self._lane, self.transport, self._buffer
         lane.forget(self)
         self._leave()
         connection = lane.unusual()
+        if lent_bytes:
+            connection.lend(lent_bytes, lane.take_back)
         connection.connection_made(transport)
         transport.set_protocol(connection)
         transport.resume_reading()
