@@ -236,7 +236,7 @@ class FastConnection(asyncio.Protocol):
         if relay is None:
             relay = self._relay = Relay(self.transport, http10=False, keep_alive=False, cors=b"", changed=self._changed)
         # An answer that comes before the end of its request ends the connection: what follows is a rest of a body.
-        keep_alive = not (self._streams or way.arrived.head.closes or lane.draining)
+        keep_alive = not (self._streams or way.arrived.head.closes or self._lane.draining)
         relay.begin(keep_alive, departure.cors)
         self._departure = departure
         self._busy = True
