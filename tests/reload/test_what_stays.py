@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.actors.callers import Callers
 from tests.support.gateway import GatewayUnderTest, mint_token
 from tests.support.jwks_server import serve_jwks
 from tests.support.upstream import recording_upstream, until
@@ -121,12 +122,18 @@ async def test_w09_reload_drops_no_websocket(gateway: GatewayUnderTest) -> None:
 
 async def test_limits_of_websockets_hold_for_those_that_begin_after_the_reload(gateway: GatewayUnderTest) -> None:
     gateway.upstream.respond_early = then_echo(switching())
-    assert await gateway.reload(websocket={"max_age": "1ms"})
-    async with gateway.wire() as wire:
-        await wire.send(handshake())
-        await wire.reader.readuntil(b"\r\n\r\n")
+    sent = frame(1, b"still here", mask=b"abcd")
+    async with gateway.wire() as before, gateway.wire() as after:
+        await before.send(handshake())
+        await before.reader.readuntil(b"\r\n\r\n")
+        assert await gateway.reload(websocket={"max_age": "1ms"})
+        await after.send(handshake())
+        await after.reader.readuntil(b"\r\n\r\n")
+        ended = await after.rest()
+        await before.send(sent)
 
-        assert b"max_age" in await wire.rest()
+        assert b"max_age" in ended
+        assert await before.reader.readexactly(len(sent)) == sent
 
 
 async def test_reloads_leave_nothing_behind(gateway: GatewayUnderTest) -> None:
@@ -146,19 +153,20 @@ async def test_reloads_leave_nothing_behind(gateway: GatewayUnderTest) -> None:
                     database={"pool_size": size},
                 )
                 assert (await gateway.get("/x", bearer(mint_token()))).status == 200
+                callers.append(weakref.ref(gateway.reloader.current.sources.callers))
 
+        callers: list[weakref.ref[Callers]] = []
         await turn()
-        once, callers = await tasks_and_files(), []
+        once = await tasks_and_files()
         for _ in range(5):
             await turn()
-            callers.append(weakref.ref(gateway.reloader.current.sources.callers))
 
         # Connections end a moment after whoever held them; what leaked would never.
         async with asyncio.timeout(10):
             while any(now > then for now, then in zip(await tasks_and_files(), once, strict=True)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         gc.collect()
-        assert [caller() is not None for caller in callers] == [False, False, False, False, True]
+        assert [caller() is not None for caller in callers] == [False] * 11 + [True]
 
 
 async def tasks_and_files() -> tuple[int, int]:
