@@ -4,6 +4,7 @@ Exit codes: 0 it worked; 1 it did not, or `check` found problems; 2 the settings
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -58,6 +59,8 @@ def serve(*, config: ConfigFile = None) -> int:
     settings = _loaded(source.load)
     if settings is None:
         return 2
+    # It would end the process. Until there is something to reload, a change is noticed without it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     import uvloop
 
     from gateway.app import serve as serve_settings
