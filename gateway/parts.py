@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
+import structlog
+
 T = TypeVar("T")
+_log = structlog.get_logger()
 
 
 class Lease:
@@ -91,7 +94,11 @@ class Parts:
     async def release(self) -> None:
         """Let go of all; what nobody else holds is closed, the last made first."""
         parts, self._parts = self._parts, {}
-        for part in reversed(parts.values()):
+        for name, part in reversed(parts.items()):
             part.holders -= 1
-            if not part.holders and part.close is not None:
+            if part.holders or part.close is None:
+                continue
+            try:
                 await part.close(part.value)
+            except Exception as error:  # noqa: BLE001 - the others must be closed all the same
+                _log.error("a part could not be closed", part=name, exc_info=error)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.parts import Lease, Parts
 
@@ -69,6 +70,21 @@ async def test_what_was_taken_before_an_error_is_given_back() -> None:
     assert made.closed == ["pool 1"]
     await first.release()
     assert made.closed == ["pool 1", "keys 1"]
+
+
+async def test_a_part_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
+    async def fail(_: str) -> None:
+        raise OSError
+
+    made = Made()
+    async with Parts.after(None) as parts:
+        await parts.hold("keys", 1, made.make("keys 1"), made.close)
+        await parts.hold("pool", 1, made.make("pool 1"), fail)
+    with capture_logs() as logs:
+        await parts.release()
+
+    assert made.closed == ["keys 1"]
+    assert [line["part"] for line in logs] == ["pool"]
 
 
 async def test_a_set_does_not_keep_the_one_before_the_last() -> None:

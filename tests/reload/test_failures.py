@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from config.model import Settings
 from config.watch import Source
 from gateway.cli import app
 from tests.support.certificates import Authority
@@ -124,6 +125,26 @@ async def test_signing_keys_that_cannot_be_had_keep_the_old_settings(gateway: Ga
     ]
     assert (await success(gateway), await count(gateway, "failed")) == (0, 1)
     assert (await gateway.get("/x", bearer(mint_token()))).status == 200
+
+
+async def test_keys_that_stay_need_not_answer(gateway: GatewayUnderTest) -> None:
+    await gateway.get("/x", bearer(mint_token()))
+    gateway.jwks.answer = status_500
+
+    assert await gateway.reload(hosts=["app.example.test"])
+    assert (await gateway.get("/x", bearer(mint_token()))).status == 200
+    assert gateway.jwks.fetches == 1
+
+
+async def test_a_mistake_of_ours_keeps_the_old_settings_and_the_gateway(gateway: GatewayUnderTest) -> None:
+    def load() -> Settings:
+        raise ZeroDivisionError
+
+    with capture_logs() as logs:
+        assert not await gateway.reloader.reload(load)
+
+    assert [(line["event"], line["cause"]) for line in logs] == [("reload failed", "ZeroDivisionError")]
+    assert (await gateway.get("/public/x")).status == 200
 
 
 async def test_a_database_that_does_not_answer_keeps_the_old_settings(gateway: GatewayUnderTest) -> None:
