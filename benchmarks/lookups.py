@@ -1,0 +1,106 @@
+"""The near cache with few and with a million principals, in process: what a look-up costs.
+
+Signing a million tokens would take ten minutes, so the two neighbours of the cache are stand-ins here: verification
+believes the token's text, and records are made up. The cache itself is the gateway's own, through its public methods.
+`--principals` measures the same over the wire, with real tokens.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from config.model import Cache, Route
+from gateway.actors.callers import Callers
+from gateway.credentials.kinds import Carrier, Credential, CredentialKind
+from gateway.policy.routes import CompiledRoute, RouteTable
+from gateway.verify.principal import Principal
+from gateway.verify.verifier import Verifier
+from provisioning.arrivals import Arrivals
+from provisioning.records import Organization, Role, Standing, Subject, User
+
+_LIFE_S = 3600.0
+_SAMPLE = 200_000
+
+
+class _Believing:
+    """In place of the verifier: the token's text is the subject."""
+
+    generation = 1
+
+    def verify_now(self, credential: Credential) -> Principal:
+        return Principal(
+            CredentialKind.SESSION, Carrier.HEADER, "https://issuer", credential.token, time.time() + _LIFE_S
+        )
+
+
+class _MadeUp:
+    """In place of the records."""
+
+    async def standing(self, subject: Subject) -> Standing:
+        now = datetime.now(UTC)
+        user = User(f"usr_{subject.clerk_user_id}", subject.clerk_user_id, Role.USER, now, now)
+        organization = Organization(f"org_{subject.clerk_user_id}", None, "Personal", now, now)
+        return Standing(user, organization, "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """Nanoseconds of one look-up, by rounds; a look-up takes the hash of the token and gives the caller."""
+
+    principals: int
+    nanoseconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.nanoseconds)
+
+
+async def filled(count: int, rule: CompiledRoute) -> tuple[Callers, list[bytes]]:
+    """Make a cache that knows so many principals; gives the keys under which it does."""
+    settings = Cache(near_entries=count, near_ttl=_LIFE_S)
+    callers = Callers(cast(Verifier, _Believing()), cast(Arrivals, _MadeUp()), settings)
+    digests = []
+    for number in range(count):
+        credential = Credential(CredentialKind.SESSION, Carrier.HEADER, f"user_{number:027d}")
+        await callers.resolve(credential, rule)
+        digests.append(credential.digest)
+    return callers, digests
+
+
+def timed(callers: Callers, digests: Sequence[bytes]) -> float:
+    """Nanoseconds of one look-up, over all of these.
+
+    Raises:
+        RuntimeError: One was not known.
+    """
+    known = callers.known
+    start = time.perf_counter_ns()
+    for digest in digests:
+        known(digest)
+    passed = time.perf_counter_ns() - start
+    if any(known(digest) is None for digest in digests):
+        raise RuntimeError("the cache forgot a caller")
+    return passed / len(digests)
+
+
+def measure(few: int, many: int, rounds: int) -> tuple[Lookups, Lookups]:
+    """Measure look-ups of callers taken by chance, in interleaved rounds."""
+    (rule,) = RouteTable.compile([Route(path="/**", auth="required", upstream="app")]).routes
+    chance = random.Random(7)
+    taken: list[tuple[Callers, list[bytes]]] = []
+    for count in (few, many):
+        callers, digests = asyncio.run(filled(count, rule))
+        # Copies, as of a request just read: the key's own bytes would already be in the processor's cache.
+        taken.append((callers, [bytes(bytearray(chance.choice(digests))) for _ in range(_SAMPLE)]))
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for (callers, digests), row in zip(taken, times, strict=True):
+            nanoseconds = timed(callers, digests)
+            if number:  # the first round only warms up
+                row.append(nanoseconds)
+    return Lookups(few, tuple(times[0])), Lookups(many, tuple(times[1]))
