@@ -92,12 +92,16 @@ def tree(pids: Iterable[int]) -> list[int]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Processor time that these processes and their children have used so far, in user and kernel mode."""
-    ticks = 0
+    """Processor time that these processes and their children have used so far, in user and kernel mode.
+
+    The sum of `utime` and `stime`, from where the kernel keeps it in nanoseconds: a thousand handshakes take an nginx
+    three of the ticks in which those two are told. Threads that ended are not in it; none of the systems ends any.
+    """
+    spent = 0
     for pid in tree(pids):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            spent += int(thread.read_text().split()[0])
+    return spent / 1e9
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ def _opening(results: Results) -> str:
     return (
         "# Benchmark\n\n"
         f"One run on one machine: median of {results.rounds} interleaved rounds of {results.seconds:g} s. Every system"
-        " has the first core to itself; its upstream (nginx) and the load (wrk) share the second. RS256 session tokens of"
-        " 50 people take turns. Memory is PSS of all processes of a system after its last round, without PostgreSQL;"
+        " has the first core to itself; its upstream (nginx) and the load (wrk) share the second. RS256 session tokens"
+        " of 50 people take turns. Memory is PSS of all processes of a system after its last round, without PostgreSQL;"
         " *cannot* names what a system leaves out of what the gateway does.\n\n"
         f"{programs}.\n"
     )

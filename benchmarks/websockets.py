@@ -15,7 +15,7 @@ from benchmarks.processes import cpu_seconds, memory_of
 from benchmarks.surroundings import Surroundings
 from benchmarks.systems import Running, System
 
-OPENING_AT_ONCE, TALKING, SETTLE_S, HANDSHAKES = 64, 64, 2.0, 1_000
+OPENING_AT_ONCE, TALKING, SETTLE_S, HANDSHAKES = 64, 64, 2.0, 2_000
 _ECHO_DEADLINE_S = 60.0
 
 
