@@ -62,14 +62,20 @@ async def opened(port: int, tokens: Sequence[str], count: int) -> list[Client]:
         for _ in range(share):
             client = Client(tokens[len(clients) % len(tokens)])
             clients.append(client)
-            await loop.create_connection(client.itself, "127.0.0.1", port)
+            try:
+                await loop.create_connection(client.itself, "127.0.0.1", port)
+            except OSError as error:
+                raise Wrong(f"no connection with {len(clients)} open: {error}") from error
             if not await client.opened:
                 raise Wrong(f"a websocket was refused with {len(clients)} open")
 
     lanes = min(OPENING_AT_ONCE, count)
-    async with asyncio.TaskGroup() as tasks:
-        for lane in range(lanes):
-            tasks.create_task(one_after_another(count // lanes + (lane < count % lanes)))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for lane in range(lanes):
+                tasks.create_task(one_after_another(count // lanes + (lane < count % lanes)))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
     return clients
 
 
