@@ -111,30 +111,31 @@ class RecentHeads:
         first_end = data.find(END_OF_HEAD)
         section = data[start - 2 : first_end + 2]
         left, bearer, trace, length = take_changing(section)
-        head = self._head_of(left)
-        if head is None or not _is_sound(head, bearer, trace, length):
-            return None
-        seen = Seen(head, sha256(bearer).digest() if bearer is not None else None, length)
-        if trace is None and first_end == end and len(section) <= LONGEST:
-            self._sections.put(digest, seen)
-        return seen, trace, first_end
-
-    def _head_of(self, section: bytes) -> Head | None:
-        digest = sha256(section).digest()
-        head = self._heads.get(digest)
+        left_digest = sha256(left).digest()
+        head = self._heads.get(left_digest)
+        was_known = head is not None
         if head is None:
-            fields = split_fields(section[2:])
+            fields = split_fields(left[2:])
             if fields is None:
                 return None
             head = judge_head(fields)
-            if digest in self._once:
-                self._heads.put(digest, head)
-            elif len(section) <= LONGEST:
-                # Not at first sight: one that is different every time would cost its memory for nothing.
-                if len(self._once) >= self._once_capacity:
-                    self._once.clear()
-                self._once.add(digest)
-        return head
+            if len(section) <= LONGEST:
+                self._keep(left_digest, head)
+        if not _is_sound(head, bearer, trace, length):
+            return None
+        seen = Seen(head, sha256(bearer).digest() if bearer is not None else None, length)
+        if was_known and trace is None and first_end == end and len(section) <= LONGEST:
+            self._sections.put(digest, seen)
+        return seen, trace, first_end
+
+    def _keep(self, digest: bytes, head: Head) -> None:
+        """Keep a judgement when its section comes again: one of a kind would cost its memory for nothing."""
+        if digest in self._once:
+            self._heads.put(digest, head)
+            return
+        if len(self._once) >= self._once_capacity:
+            self._once.clear()
+        self._once.add(digest)
 
     def grow_old(self) -> None:
         """Begin a new generation; the one before the last is forgotten."""
