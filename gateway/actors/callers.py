@@ -8,7 +8,7 @@ the ones it was verified with, and what we know of the person is fresh.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cachebox import LRUCache
 
@@ -70,6 +70,7 @@ class Callers:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._verifier = verifier
+        self._keys = verifier.keys
         self._arrivals = arrivals
         self._settings = settings
         self._clock = clock
@@ -91,26 +92,22 @@ class Callers:
             digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
         """
         entry: _Entry[Caller] | None = self._entries.get(digest)
-        if entry is None:
+        if entry is None or not self._is_believed(entry):
             return None
-        caller = self._believed(entry)
-        if caller is not None:
-            self.hits += 1
-        return caller
+        self.hits += 1
+        return entry.content
 
     def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
-        return self._believed(self._proofs.get(digest))
+        entry: _Entry[Principal] | None = self._proofs.get(digest)
+        return entry.content if entry is not None and self._is_believed(entry) else None
 
-    def _believed(self, entry: _Entry[T] | None) -> T | None:
-        if (
-            entry is None
-            or entry.keys_generation != self._verifier.generation
-            or self._monotonic() >= entry.believed_until
-            or self._clock() >= entry.expires_at
-        ):
-            return None
-        return entry.content
+    def _is_believed(self, entry: "_Entry[Any]") -> bool:
+        return (
+            entry.keys_generation == self._keys.generation
+            and self._monotonic() < entry.believed_until
+            and self._clock() < entry.expires_at
+        )
 
     async def prove(self, credential: Credential) -> Principal:
         """Verify alone: enough to compare people, and nobody is created or looked up for it.
