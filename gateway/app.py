@@ -29,7 +29,7 @@ from gateway.edge.forwarded import ForwardingTrust
 from gateway.listen.aiohttp_connection import LaneServer
 from gateway.listen.aiohttp_lane import AiohttpLane
 from gateway.listen.fast_lane import FastLane
-from gateway.listen.listeners import FIRST_REQUEST_S, Listeners
+from gateway.listen.listeners import Listeners
 from gateway.listen.refusals import Refusals
 from gateway.listen.sockets import Sockets, address_of, bind_both
 from gateway.pipeline import Pipeline, Rooms
@@ -302,8 +302,6 @@ async def _start_lane(
         until = loop.time() + settings.drain_grace
         doors.end()
         await asyncio.sleep(0)  # let what was accepted a moment ago begin
-        if unusual.connections or (fast is not None and fast.connections):
-            await asyncio.sleep(min(FIRST_REQUEST_S, settings.drain_grace))
         unusual.pre_shutdown()
         if fast is not None:  # first, because it may still hand connections over
             await fast.drain(max(0.0, until - loop.time()))

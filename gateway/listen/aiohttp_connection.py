@@ -16,6 +16,8 @@ SWEEP_S = 0.5
 """Seconds between two looks at the deadlines of heads."""
 LINGER_S = 1.0
 """Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
+ON_ITS_WAY_S = 0.1
+"""Seconds within which a drain expects a request from a client that it heard of; closing over it would lose it."""
 _DRAIN_LOOK_S = 0.05
 CHUNK_LINES_CAP = 4096
 """Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
@@ -92,12 +94,13 @@ class LaneServer(web.Server):
 class LaneConnection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
-    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_detached", "_head_since", "_lane", "_unfinished")
+    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_detached", "_head_since", "_lane", "_made_at", "_unfinished")
 
     def __init__(self, manager: LaneServer, lane: Lane, **options: Any) -> None:
         super().__init__(manager, **options)
         self._lane = lane
         self._deaf = self._detached = False
+        self._made_at = self._loop.time()
         self._unfinished: StreamReader | None = None
         self._chunked = False
         self._chunk_lines = 0  # bytes of the latest request's body that were no content
@@ -186,8 +189,8 @@ class LaneConnection(web.RequestHandler):
         return not self._messages and self._waiter is not None and not self._waiter.done()
 
     def end_when_idle(self) -> None:
-        """Close unless a request is here or under way."""
-        if self._idle:
+        """Close unless a request is here or under way, or on its way from a client that was just accepted."""
+        if self._idle and self._loop.time() - self._made_at > ON_ITS_WAY_S:
             self.force_close()
 
     def check_head(self, now: float, timeout_s: float) -> None:

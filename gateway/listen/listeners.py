@@ -7,8 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _BACKLOG = 4096
-FIRST_REQUEST_S = 0.1
-"""Seconds a client that was accepted just before the end has for its request to arrive, before idle ones are closed."""
 
 
 class Listeners:

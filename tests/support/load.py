@@ -1,4 +1,4 @@
-"""Clients that keep asking, and tell what was lost: an answer that began and broke, or a new connection left unanswered."""
+"""Clients that keep asking, and tell what was lost: answers that broke, and new connections left unanswered."""
 
 import asyncio
 from collections.abc import AsyncIterator

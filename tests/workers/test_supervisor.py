@@ -112,10 +112,8 @@ async def test_a_taken_port_is_told_as_one_process_tells_it(tmp_path: Path, sett
         alone = await serve_to_its_end(tmp_path, settings | {"workers": 1})
 
     assert several == alone
-    assert (several.code, several.err) == (
-        1,
-        f"gateway serve: cannot listen on {settings['listen']}: Address already in use\n",
-    )
+    assert several.code == 1
+    assert several.err.endswith(f"cannot listen on {settings['listen']}: Address already in use\n")
 
 
 async def test_a_second_gateway_cannot_share_the_port_of_the_first(
@@ -123,9 +121,10 @@ async def test_a_second_gateway_cannot_share_the_port_of_the_first(
 ) -> None:
     settings["listen"] = f"127.0.0.1:{crew.port}"
 
-    assert (await serve_to_its_end(tmp_path, settings)).err.startswith(
-        f"gateway serve: cannot listen on 127.0.0.1:{crew.port}"
-    )
+    second = await serve_to_its_end(tmp_path, settings)
+
+    assert second.code == 1
+    assert f"cannot listen on 127.0.0.1:{crew.port}" in second.err
 
 
 def test_shared_sockets_have_one_port_and_are_closed_to_others() -> None:

@@ -1,6 +1,7 @@
 """Two workers as clients and operators see them: one port, nobody lost, one set of figures."""
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -112,7 +113,7 @@ async def test_counters_never_go_down_when_a_worker_is_killed(crew: Crew) -> Non
         await crew.told("worker listening", 2, worker=1)
     seen.append(await crew.metrics())
 
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         assert [key for key, value in before.items() if key[0].endswith(LASTING) and after.get(key, 0) < value] == []
     assert scraped <= await counted(crew) <= load.answered + len(load.lost) + 16
 
