@@ -1,8 +1,10 @@
 """`gateway serve` with several workers, as processes of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,19 @@ class Crew:
     async def get(self, target: str, *lines: str) -> Reply:
         """GET on a connection of its own."""
         return await self.process.ask(request(target, *lines))
+
+    @contextmanager
+    def frozen(self, *workers: int) -> Iterator[None]:
+        """Stop these workers where they are; the kernel goes on to take connections for them."""
+        pids = [self.pid(worker) for worker in workers]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     async def admin(self, target: str) -> Reply:
         """GET on the admin port."""

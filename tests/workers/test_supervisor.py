@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from config.values import Address
 from gateway.listen.sockets import address_of, bind, bind_shared
 from tests.support.certificates import Authority
 from tests.support.load import load_on
+from tests.support.wire import connected, request
 from tests.support.workers import Crew, crew_under_test, settings_of_workers
 
 NOWHERE = "http://127.0.0.1:1"
@@ -90,6 +91,23 @@ async def test_a_worker_that_cannot_start_again_rests_ever_longer_and_another_ta
         assert rests[0] == 0.0
         assert 0.5 <= rests[1] <= 1.0 <= rests[2] <= 2.0 <= rests[3] <= 4.0
         assert await crew.metric("gateway_worker_restarts_total", reason="exit") == len(crew.lines("worker ended"))
+
+
+async def test_clients_a_dead_worker_had_not_accepted_are_answered_by_another(
+    tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    async with breakable(tmp_path, database_url, redis_url) as broken, AsyncExitStack() as stack:
+        crew = broken.crew
+        await broken.break_()
+        with crew.frozen(0):
+            wires = [await stack.enter_async_context(connected(crew.port)) for _ in range(24)]
+            for wire in wires:
+                await wire.send(request("/x"))
+            os.kill(crew.pid(0), signal.SIGKILL)
+            replies = [await wire.reply() for wire in wires]
+
+        assert [reply.status for reply in replies] == [401] * 24
+        assert {line["worker"] for line in await crew.told("request refused", 24)} == {1}
 
 
 async def test_what_keeps_a_worker_from_its_first_start_is_told_as_one_process_tells_it(

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,9 @@ async def test_readiness_tells_of_every_check_and_worker(crew: Crew) -> None:
 async def test_a_worker_that_hangs_is_not_waited_for_by_operators(crew: Crew) -> None:
     await crew.get("/public/x")
     before = await counted(crew)
-    os.kill(crew.pid(0), signal.SIGSTOP)
-    try:
+    with crew.frozen(0):
         after = await counted(crew)
         ready = await crew.admin("/readyz")
-    finally:
-        os.kill(crew.pid(0), signal.SIGCONT)
 
     assert after == before == 1
     assert (ready.status, ready.json()["workers"]) == (200, {"ready": 1, "of": 2})
@@ -146,6 +144,22 @@ async def test_sigterm_under_load_loses_nothing(crew: Crew) -> None:
     assert load.refused == 24
     assert len(await crew.told("worker draining", 2)) == 2
     assert crew.lines("worker killed") == []
+
+
+async def test_clients_that_nobody_accepted_yet_are_answered_after_sigterm(crew: Crew) -> None:
+    with crew.frozen(0, 1):
+        async with AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(connected(crew.port)) for _ in range(24)]
+            for wire in wires:
+                await wire.send(request("/public/x"))
+            crew.process.process.send_signal(signal.SIGTERM)
+            await crew.told("draining")
+            for worker in (0, 1):
+                os.kill(crew.pid(worker), signal.SIGCONT)
+            replies = [await wire.reply() for wire in wires]
+
+    assert [reply.status for reply in replies] == [200] * 24
+    assert await crew.process.ended() == 0
 
 
 async def test_requests_under_way_finish_after_sigterm(crew: Crew) -> None:
