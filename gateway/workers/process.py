@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 
@@ -54,6 +55,9 @@ class Worker:
             listener: What it listens on; it stays ours as well.
             changed: Called after each change of phase.
             heard: Called with every message that carries figures.
+
+        Raises:
+            OSError: No process or descriptor can be had.
         """
         self.index = orders.index
         self.phase = Phase.STARTING
@@ -62,34 +66,22 @@ class Worker:
         self._changed = changed
         self._heard = heard
         self._orders: Orders | None = orders
-        self._began = time.monotonic()
         self._questions: dict[int, asyncio.Future[Message]] = {}
         self._asked = 0
         self._channel: Channel | None = None
-        self._frames, frames = socket.socketpair()
-        self._listeners, listeners = socket.socketpair()
-        pass_listener(self._listeners, listener)
-        with frames, listeners:
-            ends = (frames.fileno(), listeners.fileno())
-            self._process = subprocess.Popen(  # noqa: S603 - the command is ours alone
-                # `-P` and our own path: a folder `config` where we were started must not become our package.
-                [sys.executable, "-P", "-m", "gateway.workers.worker", *map(str, ends)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
-                stdin=subprocess.DEVNULL,
-                pass_fds=ends,
-                start_new_session=True,  # Ctrl-C reaches the terminal's whole group; only we decide when this ends
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
+        with ExitStack() as stack:
+            self._frames, frames = (stack.enter_context(end) for end in socket.socketpair())
+            self._listeners, listeners = (stack.enter_context(end) for end in socket.socketpair())
+            pass_listener(self._listeners, listener)
+            self._process = _spawn(frames.fileno(), listeners.fileno())
+            stack.pop_all()
+        frames.close()
+        listeners.close()
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
-
-    @property
-    def lived_s(self) -> float:
-        """Seconds since it was spawned."""
-        return time.monotonic() - self._began
 
     async def run(self) -> str:
         """Listen to it until it has ended; says how: `exit code 1`, `signal SIGKILL`."""
@@ -169,3 +161,15 @@ class Worker:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+
+
+def _spawn(*ends: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - the command is ours alone
+        # `-P` and our own path: a folder `config` where we were started must not become our package.
+        [sys.executable, "-P", "-m", "gateway.workers.worker", *map(str, ends)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+        stdin=subprocess.DEVNULL,
+        pass_fds=ends,
+        start_new_session=True,  # Ctrl-C reaches the terminal's whole group; only we decide when this ends
+        preexec_fn=die_with_parent(signal.SIGTERM),
+    )

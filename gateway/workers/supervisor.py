@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -159,22 +160,31 @@ class Crew:
         """Keep a worker alive in its place."""
         backoff = Backoff()
         while not self._stopping.is_set():
-            orders = Orders(place, self._settings, self._config, self._database_url)
-            worker = Worker(orders, self._listeners[place], changed=self._changed, heard=self._heard)
-            self._workers[place] = worker
-            ending = await worker.run()
+            began = time.monotonic()
+            ending, message = await self._live(place)
             if self._stopping.is_set():
                 return
             if not self._complete.is_set():
                 if not self._failed.done():
-                    text = worker.failure or f"worker {place} ended at its start ({ending}); its words are above"
-                    self._failed.set_result(text)
+                    self._failed.set_result(message or f"worker {place} ended at its start ({ending})")
                 return
-            rest_s = backoff.next_s(worker.lived_s)
+            lived_s = time.monotonic() - began
+            rest_s = backoff.next_s(lived_s)
             self.overview.restarted(ending)
-            facts = {"worker": place, "pid": worker.pid, "reason": ending, "message": worker.failure}
-            _log.error("worker ended", **facts, lived_s=round(worker.lived_s, 1), rest_s=round(rest_s, 1))
+            tell = _log.info if ending == "exit code 0" else _log.error
+            facts = {"reason": ending, "message": message, "lived_s": round(lived_s, 1), "rest_s": round(rest_s, 1)}
+            tell("worker ended", worker=place, **facts)
             await self._rest(rest_s)
+
+    async def _live(self, place: int) -> tuple[str, str | None]:
+        """Run one worker to its end; says how it ended, and what it said of why it cannot start."""
+        orders = Orders(place, self._settings, self._config, self._database_url)
+        try:
+            worker = Worker(orders, self._listeners[place], changed=self._changed, heard=self._heard)
+        except OSError as error:  # the system is short of something; the next try may do better
+            return "exit before its start", f"no process for worker {place}: {error}"
+        self._workers[place] = worker
+        return await worker.run(), worker.failure
 
     async def _rest(self, seconds: float) -> None:
         try:

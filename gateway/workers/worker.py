@@ -80,23 +80,28 @@ class _Obedience:
 
     async def obey(self) -> None:
         """Until the supervisor is gone: then a worker has nobody to work for, and ends."""
-        async for message in self._channel.messages():
-            match message["do"]:
-                case "samples":
-                    families = families_of(self._gateway.watched.registry)
-                    self._channel.send({"id": message["id"], "samples": families})
-                case "checks":  # in a task: they may wait, and nothing else should
-                    task = asyncio.create_task(self._check(message))
-                    self._checking.add(task)
-                    task.add_done_callback(self._checking.discard)
-                case "adopt":
-                    await self._adopt(message["socket"])
-                case "release":
-                    if (listener := self._adopted.pop(message["socket"], None)) is not None:
-                        self._gateway.doors.close(listener)
-                case unknown:
-                    raise ValueError(f"the supervisor says {unknown!r}, which no worker knows")
-        self._stop.set()
+        try:
+            async for message in self._channel.messages():
+                await self._do(message)
+        finally:
+            self._stop.set()
+
+    async def _do(self, message: Message) -> None:
+        match message["do"]:
+            case "samples":
+                families = families_of(self._gateway.watched.registry)
+                self._channel.send({"id": message["id"], "samples": families})
+            case "checks":  # in a task: they may wait, and nothing else should
+                task = asyncio.create_task(self._check(message))
+                self._checking.add(task)
+                task.add_done_callback(self._checking.discard)
+            case "adopt":
+                await self._adopt(message["socket"])
+            case "release":
+                if (listener := self._adopted.pop(message["socket"], None)) is not None:
+                    self._gateway.doors.close(listener)
+            case unknown:
+                raise ValueError(f"the supervisor says {unknown!r}, which no worker knows")
 
     async def _check(self, message: Message) -> None:
         self._channel.send({"id": message["id"], "checks": await self._gateway.watched.checked()})

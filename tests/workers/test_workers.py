@@ -16,6 +16,7 @@ from tests.support.upstream import OK, Received
 from tests.support.websockets import frame, handshake, switching, then_echo
 from tests.support.wire import connected, request
 from tests.support.workers import Crew, crew_under_test
+from tests.test_docs import after, rows, words
 
 CLOSE_1012 = frame(0x8, (1012).to_bytes(2, "big") + b"drain")
 LASTING = ("_total", "_bucket", "_count", "_sum")
@@ -111,8 +112,8 @@ async def test_counters_never_go_down_when_a_worker_is_killed(crew: Crew) -> Non
         await crew.told("worker listening", 2, worker=1)
     seen.append(await crew.metrics())
 
-    for before, after in itertools.pairwise(seen):
-        assert [key for key, value in before.items() if key[0].endswith(LASTING) and after.get(key, 0) < value] == []
+    for one, next_one in itertools.pairwise(seen):
+        assert [key for key, value in one.items() if key[0].endswith(LASTING) and next_one.get(key, 0) < value] == []
     assert scraped <= await counted(crew) <= load.answered + len(load.lost) + 16
 
 
@@ -222,3 +223,13 @@ async def test_a_worker_that_does_not_end_is_killed(impatient: Crew) -> None:
 
     assert await impatient.process.ended() == 0
     assert [line["pid"] for line in impatient.lines("worker killed")] == [stuck]
+
+
+async def test_readme_lists_the_metrics_that_only_several_workers_have(crew: Crew) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    listed = {words(row[0])[0]: set(words(row[1])) for row in rows(after(readme, "<!-- worker-metrics:"))}
+    common = {words(row[0])[0] for row in rows(after(readme, "<!-- metrics:"))}
+
+    shown = {name: {label for label, _ in labels} for name, labels in await crew.metrics()}
+    assert {name: labels for name, labels in shown.items() if name.startswith("gateway_worker")} == listed
+    assert not set(listed) & common
