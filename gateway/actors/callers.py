@@ -8,7 +8,7 @@ the ones it was verified with, and what we know of the person is fresh.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cachebox import LRUCache
 
@@ -92,22 +92,24 @@ class Callers:
             digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
         """
         entry: _Entry[Caller] | None = self._entries.get(digest)
-        if entry is None or not self._is_believed(entry):
-            return None
-        self.hits += 1
-        return entry.content
+        caller = self._believed(entry) if entry is not None else None
+        if caller is not None:
+            self.hits += 1
+        return caller
 
     def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
         entry: _Entry[Principal] | None = self._proofs.get(digest)
-        return entry.content if entry is not None and self._is_believed(entry) else None
+        return self._believed(entry) if entry is not None else None
 
-    def _is_believed(self, entry: "_Entry[Any]") -> bool:
-        return (
-            entry.keys_generation == self._keys.generation
-            and self._monotonic() < entry.believed_until
-            and self._clock() < entry.expires_at
-        )
+    def _believed(self, entry: _Entry[T]) -> T | None:
+        if (
+            entry.keys_generation != self._keys.generation
+            or self._monotonic() >= entry.believed_until
+            or self._clock() >= entry.expires_at
+        ):
+            return None
+        return entry.content
 
     async def prove(self, credential: Credential) -> Principal:
         """Verify alone: enough to compare people, and nobody is created or looked up for it.

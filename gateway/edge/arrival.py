@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.edge import slots
@@ -77,7 +77,7 @@ class Arrived:
         head = self.head
         if head.chunked:
             return False
-        return b"keep-alive" in head.options if self.incoming.http10 else b"close" not in head.options
+        return b"keep-alive" in head.options if self.incoming.http10 else not head.closes
 
 
 def wants_html(fields: Sequence[Field]) -> bool:
@@ -126,34 +126,30 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     return Arrived(incoming, head, parse_target(incoming.target), view)
 
 
-class _RandomHex:
+def _random_digits(count: int) -> Iterator[str]:
     """Hex digits from the system's generator, fetched a page at a time: ids must not cost a system call each."""
-
-    __slots__ = ("_at", "_digits")
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Throw away what is left: after a fork two processes would hand out the same."""
-        self._digits, self._at = "", 0
-
-    def take(self, count: int) -> str:
-        """The next `count` digits."""
-        end = self._at + count
-        if end > len(self._digits):
-            self._digits, self._at, end = os.urandom(4096).hex(), 0, count
-        start, self._at = self._at, end
-        return self._digits[start:end]
+    while True:
+        page = os.urandom(4096).hex()
+        for start in range(0, len(page) - count + 1, count):
+            yield page[start : start + count]
 
 
-_random_hex = _RandomHex()
-os.register_at_fork(after_in_child=_random_hex.forget)
+_request_ids = _random_digits(32)
+_traces = _random_digits(48)
+
+
+def _reseed() -> None:
+    """Throw away what is left after a fork: two processes would hand out the same."""
+    global _request_ids, _traces
+    _request_ids, _traces = _random_digits(32), _random_digits(48)
+
+
+os.register_at_fork(after_in_child=_reseed)
 
 
 def new_request_id() -> str:
     """32 hex digits, unique."""
-    return _random_hex.take(32)
+    return next(_request_ids)
 
 
 def trace_lines(fields: JudgedFields) -> bytes:
@@ -165,8 +161,8 @@ def trace_lines(fields: JudgedFields) -> bytes:
     given = fields.lifted[slots.TRACEPARENT]
     match = _TRACEPARENT.fullmatch(given) if given is not None and slots.TRACEPARENT not in fields.doubled else None
     if match is None:
-        digits = _random_hex.take(48)
+        digits = next(_traces)
         return f"traceparent: 00-{digits[:32]}-{digits[32:]}-00\r\n".encode("ascii")
     state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
-    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], _random_hex.take(16).encode("ascii"), match[2], kept)
+    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], next(_traces)[:16].encode("ascii"), match[2], kept)

@@ -47,8 +47,10 @@ class Head:
         content_length: Bytes of the body, None when chunked or absent.
         chunked: The body comes in chunks.
         options: Lower-cased options of Connection.
+        closes: `close` is among them.
         upgrade: The Upgrade field of a request that asks to switch protocols, else None.
         continue_wanted: The client waits for 100 before it sends the body.
+        plain: Nothing here asks for more than an answer: no chunks, no upgrade, no `Expect`.
         passing: Lines for the upstream, each with its CRLF: Host, then those that pass as they came.
         digest: The pipeline's note about the one token in here: a hash; empty for none; None until it looked.
     """
@@ -60,15 +62,12 @@ class Head:
     content_length: int | None
     chunked: bool
     options: frozenset[bytes]
+    closes: bool
     upgrade: bytes | None
     continue_wanted: bool
+    plain: bool
     passing: bytes
     digest: bytes | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Nothing in the fields asks for more than an answer: no chunks, no upgrade, no `Expect`."""
-        return not self.chunked and self.upgrade is None and not self.continue_wanted
 
 
 def find_request_line(data: bytes) -> tuple[bytes, bytes, int] | None:
@@ -133,9 +132,12 @@ def judge_head(received: Sequence[Field]) -> Head:
     expect = lifted[slots.EXPECT]
     if expect is not None and expect.lower() != b"100-continue":
         raise ExpectationFailed
-    passing = b"\r\n".join((b"Host: " + host.raw, *fields.lines, b""))
+    waits = expect is not None
+    plain = not (chunked or waits or upgrade is not None)
+    lines = b"\r\n".join((b"Host: " + host.raw, *fields.lines, b""))
+    closes = b"close" in options
     return Head(
-        received, fields, host, forwarded, content_length, chunked, options, upgrade, expect is not None, passing
+        received, fields, host, forwarded, content_length, chunked, options, closes, upgrade, waits, plain, lines
     )
 
 

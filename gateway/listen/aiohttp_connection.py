@@ -4,6 +4,7 @@ What they carry is answered by the lane (`aiohttp_lane.py`), which they know by 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from aiohttp import web
@@ -23,6 +24,9 @@ CHUNK_LINES_CAP = 4096
 """Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
 _LOOK_BYTES = 1024
 """Bytes parsed at once where chunk lines may be among them."""
+
+
+GiveBack = Callable[[asyncio.Transport], None]
 
 
 class Lane(Protocol):
@@ -86,7 +90,7 @@ class LaneServer(web.Server):
         self._sweeper.cancel()
         await super().shutdown(_DRAIN_LOOK_S)
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> "LaneConnection":
         """Make the protocol of one accepted connection."""
         return LaneConnection(self, self._lane, loop=self._loop, **self._kwargs)
 
@@ -94,7 +98,19 @@ class LaneServer(web.Server):
 class LaneConnection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
-    __slots__ = ("_chunk_lines", "_chunked", "_deaf", "_detached", "_head_since", "_lane", "_made_at", "_unfinished")
+    __slots__ = (
+        "_chunk_lines",
+        "_chunked",
+        "_deaf",
+        "_detached",
+        "_give_back",
+        "_head_since",
+        "_lane",
+        "_lent_bytes",
+        "_made_at",
+        "_received",
+        "_unfinished",
+    )
 
     def __init__(self, manager: LaneServer, lane: Lane, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -105,9 +121,21 @@ class LaneConnection(web.RequestHandler):
         self._chunked = False
         self._chunk_lines = 0  # bytes of the latest request's body that were no content
         self._head_since: float | None = None
+        self._received = self._lent_bytes = 0
+        self._give_back: GiveBack | None = None
+
+    def lend(self, size: int, give_back: GiveBack) -> None:
+        """Take this connection for one request alone: when it is answered and nothing else came, give it back.
+
+        Args:
+            size: Bytes of the request, its body included.
+            give_back: Takes the transport.
+        """
+        self._lent_bytes, self._give_back = size, give_back
 
     def data_received(self, data: bytes) -> None:
         """Parse, in small pieces where chunk lines must be told from content, heads and pipelined requests."""
+        self._received += len(data)
         start = 0
         while not self._deaf:
             plain_body = self._unfinished is not None and not self._chunked and not self._unfinished.is_eof()
@@ -174,6 +202,11 @@ class LaneConnection(web.RequestHandler):
             return resp, True
         finished = await super().finish_response(request, resp, start_time)
         transport = self.transport
+        if self._give_back is not None and resp.keep_alive and self._received == self._lent_bytes:
+            give_back, (lent, _) = self._give_back, self.detach()
+            if lent is not None and not lent.is_closing():
+                give_back(lent)
+            return resp, True
         if not resp.keep_alive and transport is not None and (self._deaf or request.keep_alive):
             self._deaf = True
             if not transport.is_closing():

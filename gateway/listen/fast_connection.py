@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
+from gateway.edge.head import END_OF_HEAD, Head, find_request_line, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
 from gateway.listen.aiohttp_connection import LINGER_S, ON_ITS_WAY_S
 from gateway.listen.relay import Relay
@@ -175,8 +175,10 @@ class FastConnection(asyncio.Protocol):
         way: Way | None = None
         try:
             head = lane.heads.judged(buffer[line[2] : end + 2])
-            if head is None or not head.plain or len(head.received) > limits.head_fields:
+            if head is None or head.chunked or len(head.received) > limits.head_fields:
                 return self._hand_over()
+            if not head.plain:
+                return self._lend(end, head)
             incoming = Incoming(
                 _METHODS[line[0]], line[1], head.received, self._peer, lane.scheme, new_request_id(), False, True, head
             )
@@ -186,7 +188,7 @@ class FastConnection(asyncio.Protocol):
         try:
             way = lane.pipeline.direct(arrived)
             if way.endpoint is not None or way.preflight is not None:
-                return self._hand_over()
+                return self._lend(end, head)
             self._consume(end + 4, head.content_length or 0)
             self._way = way
             if lane.pipeline.known(way):
@@ -233,16 +235,14 @@ class FastConnection(asyncio.Protocol):
         if relay is None:
             relay = self._relay = Relay(self.transport, http10=False, keep_alive=False, cors=b"", changed=self._changed)
         # An answer that comes before the end of its request ends the connection: what follows is a rest of a body.
-        relay.begin(keep_alive=not self._streams and self._lives_on(way.arrived), cors=departure.cors)
+        keep_alive = not (self._streams or way.arrived.head.closes or lane.draining)
+        relay.begin(keep_alive, departure.cors)
         self._departure = departure
         self._busy = True
         self._exchange = exchange = Exchange(
             departure.upstream, departure, relay, self._send_body if self._streams else None
         )
         exchange.start()
-
-    def _lives_on(self, arrived: Arrived) -> bool:
-        return arrived.keep_alive and not self._lane.draining
 
     # The body of the request under way.
 
@@ -267,7 +267,7 @@ class FastConnection(asyncio.Protocol):
             self._streams = False
             exchange.sent()
             if not relay.started:  # else the client was told already that this connection ends
-                relay.keep_alive = self._lives_on(self._way.arrived)
+                relay.keep_alive = not (self._way.arrived.head.closes or self._lane.draining)
         if self._reading_paused:
             self._regulate()
 
@@ -291,10 +291,10 @@ class FastConnection(asyncio.Protocol):
                 self._go_on()
                 return
         lane.metrics.answered(way.rule.name, way.arrived.incoming.method, relay.status, now - self._started)
-        if relay.keep_alive:
-            self._go_on()
-        else:
+        if not relay.keep_alive:
             self._end()
+        elif self._buffer or lane.draining:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Look for the next request, once the connection to the upstream is back in its pool."""
@@ -318,7 +318,8 @@ class FastConnection(asyncio.Protocol):
         self._body = b""
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
         # The rest of a body that nobody will read must not be taken for a request: the connection ends.
-        keep_alive = not answer.close and arrived is not None and not self._body_left and self._lives_on(arrived)
+        unfit = answer.close or arrived is None or arrived.head.closes or self._lane.draining
+        keep_alive = not unfit and not self._body_left
         label = way.rule.name if way is not None else NO_ROUTE
         self._lane.metrics.answered(label, incoming.method, answer.status, time.perf_counter() - self._started)
         self._write(answer, is_head=incoming.method == "HEAD", keep_alive=keep_alive)
@@ -348,12 +349,18 @@ class FastConnection(asyncio.Protocol):
             else:
                 self.transport.close()  # TLS says goodbye, and itself throws away what comes until the client does too
 
-    def _hand_over(self) -> bool:
+    def _lend(self, end: int, head: Head) -> bool:
+        """Hand over for one request, whose extent is known: the head that ends here, and its body. Gives False."""
+        return self._hand_over(end + 4 + (head.content_length or 0))
+
+    def _hand_over(self, lent_bytes: int = 0) -> bool:
         """Give the connection, with the bytes of this request and what follows, to the aiohttp lane. Gives False."""
         lane, transport, received = self._lane, self.transport, self._buffer
         lane.forget(self)
         self._leave()
         connection = lane.unusual()
+        if lent_bytes:
+            connection.lend(lent_bytes, lane.take_back)
         connection.connection_made(transport)
         transport.set_protocol(connection)
         transport.resume_reading()

@@ -53,6 +53,15 @@ class FastLane:
         """Make the protocol of one accepted connection."""
         return FastConnection(self)
 
+    def take_back(self, transport: asyncio.Transport) -> None:
+        """Go on with a connection that was lent to the aiohttp lane."""
+        connection = FastConnection(self)
+        connection.connection_made(transport)
+        transport.set_protocol(connection)
+        transport.resume_reading()
+        if self.draining:
+            connection.end_soon()
+
     def forget(self, connection: FastConnection) -> None:
         """A connection ended, or was handed over."""
         self.connections.discard(connection)

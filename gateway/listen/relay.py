@@ -63,9 +63,9 @@ class Relay:
         self._http10 = http10
         self._changed = changed
         self._out: list[bytes] = []
-        self.begin(keep_alive=keep_alive, cors=cors)
+        self.begin(keep_alive, cors)
 
-    def begin(self, *, keep_alive: bool, cors: bytes) -> None:
+    def begin(self, keep_alive: bool, cors: bytes) -> None:
         """Prepare for the next answer on this connection; parameters as above."""
         self._cors = cors
         self._chunked = False

@@ -62,7 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader: AnswerReader | None = None
         self._left = 0
 
-    def begin(self, exchange: "Exchange", head: bytes, now: float, *, body_follows: bool) -> None:
+    def begin(self, exchange: "Exchange", head: bytes, now: float, *, body_follows: bool = False) -> None:
         """Start an exchange: write the request's head (and whatever body is already at hand)."""
         self.answered = self.heard = self.until_close = self._reads = False
         self.exchange = exchange

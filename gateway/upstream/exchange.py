@@ -58,11 +58,15 @@ class Exchange:
 
     def start(self) -> None:
         """Send the request, at once when a connection is idle."""
-        connection = self.upstream.take()
-        if connection is not None:
+        upstream, request = self.upstream, self.request
+        connection = upstream.take()
+        if connection is None:
+            self._dialling = upstream.loop.create_task(self._dial())
+        elif request.body_follows:
             self._send_on(connection)
         else:
-            self._dialling = self.upstream.loop.create_task(self._dial())
+            self.connection = connection
+            connection.begin(self, request.head, upstream.loop.time())
 
     async def connected(self) -> bool:
         """Wait until the head was written and a body may follow; False when the exchange is already over."""

@@ -62,7 +62,7 @@ class UpgradingConnection(UpstreamConnection):
         super().__init__(pool, address)
         self._upgrade = upgrade
 
-    def begin(self, exchange: Exchange, head: bytes, now: float, *, body_follows: bool) -> None:
+    def begin(self, exchange: Exchange, head: bytes, now: float, *, body_follows: bool = False) -> None:
         """Send the handshake; whatever comes back, no other request follows on this connection."""
         super().begin(exchange, head, now, body_follows=body_follows)
         self.closing = self._reads = True  # no answer is plain here: success without a switch is refused
