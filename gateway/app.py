@@ -26,7 +26,7 @@ from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
-from gateway.listen.aiohttp_connection import LaneServer
+from gateway.listen.aiohttp_connection import ON_ITS_WAY_S, LaneServer
 from gateway.listen.aiohttp_lane import AiohttpLane
 from gateway.listen.fast_lane import FastLane
 from gateway.listen.listeners import Listeners
@@ -300,7 +300,7 @@ async def _start_lane(
 
     async def drain() -> None:
         until = loop.time() + settings.drain_grace
-        doors.end()
+        await doors.end(min(ON_ITS_WAY_S, settings.drain_grace))
         await asyncio.sleep(0)  # let what was accepted a moment ago begin
         unusual.pre_shutdown()
         if fast is not None:  # first, because it may still hand connections over

@@ -17,7 +17,7 @@ SWEEP_S = 0.5
 """Seconds between two looks at the deadlines of heads."""
 LINGER_S = 1.0
 """Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
-ON_ITS_WAY_S = 0.1
+ON_ITS_WAY_S = 1.0
 """Seconds within which a drain expects a request from a client that it heard of; closing over it would lose it."""
 _DRAIN_LOOK_S = 0.05
 CHUNK_LINES_CAP = 4096

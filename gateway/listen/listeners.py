@@ -53,11 +53,14 @@ class Listeners:
         if server is not None:
             server.close()
 
-    def end(self) -> None:
-        """Stop listening.
+    async def end(self, patience_s: float) -> None:
+        """Stop listening, at once.
 
         A socket that is closed resets whoever was not accepted yet, and they may have sent their request already. So
         everybody who waits is accepted right before.
+
+        Args:
+            patience_s: Seconds they have for their TLS handshakes; who takes longer does so while others drain.
         """
         waiting: list[socket.socket] = []
         for listener in tuple(self._servers):
@@ -67,6 +70,8 @@ class Listeners:
             task = self._loop.create_task(self._begin(connection))
             self._beginning.add(task)
             task.add_done_callback(self._beginning.discard)
+        if self._beginning:
+            await asyncio.wait(self._beginning, timeout=patience_s)
 
     async def _begin(self, connection: socket.socket) -> None:
         handshake, shutdown = self._timeouts
