@@ -2,7 +2,7 @@
 
 Each worker listens on a socket of its own; the kernel spreads connections over them. The supervisor holds every socket
 open as well, so what waits in a dead worker's socket waits on, and another worker accepts it until the dead one is
-replaced (docs/decisions/012-workers.md).
+replaced (docs/decisions/011-workers.md).
 """
 
 import asyncio
