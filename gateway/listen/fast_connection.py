@@ -8,7 +8,7 @@ from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
-from gateway.listen.aiohttp_connection import LINGER_S
+from gateway.listen.aiohttp_connection import LINGER_S, ON_ITS_WAY_S
 from gateway.listen.relay import Relay
 from gateway.pipeline import Way
 from gateway.telemetry.metrics import NO_ROUTE
@@ -421,9 +421,18 @@ class FastConnection(asyncio.Protocol):
             self.transport.close()
 
     def end_soon(self) -> None:
-        """Close when nothing is under way or arriving; else let that be the last."""
+        """Close when nothing is under way or arriving; else let that be the last.
+
+        A client that was heard of a moment ago, or was just accepted, may have a request on its way: it has that time.
+        """
+        if self not in self._lane.connections:
+            return
         if self._exchange is not None and self._relay is not None:
             if not self._relay.started:
                 self._relay.keep_alive = False
         elif not self._busy and not self._buffer:
-            self.transport.close()
+            rest_s = self._since + ON_ITS_WAY_S - self._lane.loop.time()
+            if rest_s > 0:
+                self._lane.loop.call_later(rest_s, self.end_soon)
+            else:
+                self.transport.close()
