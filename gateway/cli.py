@@ -65,15 +65,18 @@ def serve(*, config: ConfigFile = None) -> int:
 
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
-    from gateway.report import reason_of
     from gateway.telemetry.logs import configure_logs
+    from gateway.workers.supervisor import WorkerFailed, supervise
     from provisioning.errors import ProvisioningError
 
     configure_logs()
     try:
-        uvloop.run(serve_settings(settings, source))
-    except (OSError, GatewayError, ProvisioningError) as error:
-        return _failed(f"gateway serve: {reason_of(error)}")
+        if settings.workers > 1:
+            uvloop.run(supervise(settings, source))
+        else:
+            uvloop.run(serve_settings(settings, source))
+    except (OSError, GatewayError, ProvisioningError, WorkerFailed) as error:
+        return _failed(f"gateway serve: {_reason(error)}")
     return 0
 
 
@@ -129,14 +132,13 @@ def migrate(
         return _failed("gateway migrate: database.url is not set; the embedded database is migrated by serve")
     import asyncio
 
-    from gateway.report import reason_of
     from provisioning.database.migrate import pending, upgrade
     from provisioning.errors import ProvisioningError
 
     try:
         revisions = asyncio.run((pending if check else upgrade)(secret.get_secret_value()))
     except (OSError, ProvisioningError) as error:
-        return _failed(f"gateway migrate: {reason_of(error)}")
+        return _failed(f"gateway migrate: {_reason(error)}")
     _out(*(f"{'pending' if check else 'applied'} {revision}" for revision in revisions))
     if not revisions:
         _out("the schema is up to date")
@@ -194,12 +196,11 @@ def dev_token(
     """Print a session token of a persona of `gateway dev`."""
     from gateway.dev.command import mint_token
     from gateway.dev.folder import DevFailed
-    from gateway.report import reason_of
 
     try:
         _out(mint_token(persona, organization, data_dir))
     except (DevFailed, OSError) as error:
-        return _failed(f"gateway dev-token: {reason_of(error)}")
+        return _failed(f"gateway dev-token: {_reason(error)}")
     return 0
 
 
@@ -224,6 +225,12 @@ def _loaded(load: Callable[[], "Settings"]) -> "Settings | None":
     except SettingsInvalid as invalid:
         _errors(invalid.problems)
         return None
+
+
+def _reason(error: Exception) -> str:
+    from gateway.report import failure_text
+
+    return failure_text(error)
 
 
 def _out(*lines: str) -> None:

@@ -16,7 +16,7 @@ from config.problems import SettingsInvalid
 from config.restart import changed_sections, until_restart
 from config.watch import Source, changes
 from gateway.composition import ComposeFailed, Composition, Home, compose
-from gateway.report import reason_of
+from gateway.report import failure_text
 from gateway.telemetry.reloads import Outcome, Reloads
 from gateway.tls import renew
 from gateway.upstream.pool import Upstream
@@ -79,7 +79,7 @@ class Reloader:
             _log.error("settings refused", problems=[str(problem) for problem in invalid.problems])
             return "refused"
         except (OSError, ComposeFailed, ProvisioningError) as error:
-            _log.error("reload failed", cause=reason_of(error))
+            _log.error("reload failed", cause=failure_text(error))
             return "failed"
         except Exception as error:  # noqa: BLE001 - a mistake of ours in here must not end a gateway that serves
             _log.error("reload failed", cause=type(error).__name__, exc_info=error)
@@ -162,19 +162,21 @@ async def reloading(
             signalled.clear()
             await reloader.reload(source.load)
 
-    async def ask_when_changed() -> None:
-        try:
-            async for _ in changes(source):
-                signalled.set()
-        except Exception as error:  # noqa: BLE001 - a gateway that serves goes on without it; SIGHUP still reloads
-            _log.error("settings are no longer watched", exc_info=error)
-
     tasks = [asyncio.create_task(reload_when_asked())]
     if watch:
-        tasks.append(asyncio.create_task(ask_when_changed()))
+        tasks.append(asyncio.create_task(ask_when_stale(source, signalled)))
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ask_when_stale(source: Source, signalled: asyncio.Event) -> None:
+    """Ask for a reload whenever a file that counts changed; does not end by itself."""
+    try:
+        async for _ in changes(source):
+            signalled.set()
+    except Exception as error:  # noqa: BLE001 - a gateway that serves goes on without it; SIGHUP still reloads
+        _log.error("settings are no longer watched", exc_info=error)

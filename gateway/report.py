@@ -1,7 +1,4 @@
-"""What `gateway check` prints: the route table for people, and everything as JSON for programs; why something failed.
-
-Pure.
-"""
+"""What commands print: the route table for people, everything as JSON for programs, failures in one line. Pure."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -55,7 +52,7 @@ def json_report(
     return json.dumps(report, ensure_ascii=False, indent=2)
 
 
-def reason_of(error: Exception) -> str:
+def failure_text(error: Exception) -> str:
     """Say in one line what failed; of a cause only its kind, since drivers repeat parts of a DSN."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, DatabaseUnavailable):

@@ -20,6 +20,15 @@ from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
 
+ACROSS_WORKERS: Mapping[str, Callable[[float, float], float]] = {
+    "gateway_build_info": max,
+    "gateway_config_last_reload_success": min,
+    "gateway_config_last_reload_success_timestamp_seconds": min,
+    "gateway_jwks_age_seconds": max,  # the worker that is worst off
+    "gateway_upstream_addresses_resting": max,  # each worker judges the same addresses for itself
+}
+"""How gauges of several workers become one; those not named here add up, as counters and histograms do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
