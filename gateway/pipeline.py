@@ -87,6 +87,7 @@ class Way:
         preflight: The answer, when the gateway answers this preflight itself.
         asks_only: A preflight for the upstream to answer: passes as nobody, whatever the rule.
         credentials: What was presented of our kinds, the one that counts first; empty for anonymous.
+        caller: Who passed; None for an anonymous request, and before `known` or `resolve` let it pass.
     """
 
     arrived: Arrived
@@ -95,27 +96,22 @@ class Way:
     preflight: Answer | None = None
     asks_only: bool = False
     credentials: tuple[Credential, ...] = field(default=(), repr=False)
+    caller: Caller | None = None
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
-class Passage:
-    """Policy let the request pass; `caller` is None for an anonymous one."""
+class Departure(OutgoingRequest):
+    """What to send where.
 
-    caller: Caller | None
-
-
-@dataclass(slots=True)  # not frozen: one per request on the hot path
-class Departure:
-    """What to send where; `cors` are field lines for the answer, in case the upstream sends none of its own, and
-    `handshake` is what a 101 is held against, None for a plain request."""
+    Attributes:
+        upstream: Where.
+        cors: Field lines for the answer, in case the upstream sends none of its own.
+        handshake: What a 101 is held against; None for a plain request.
+    """
 
     upstream: Upstream
-    request: OutgoingRequest
     cors: bytes
     handshake: Handshake | None
-
-
-_ANONYMOUS = Passage(None)
 
 
 class Pipeline:
@@ -144,13 +140,23 @@ class Pipeline:
             TargetInvalid: Somewhere else once decoded.
             MethodRefused: To an own endpoint without this method.
         """
-        requested = arrived.fields.lifted[slots.REQUESTED_METHOD] if arrived.incoming.method == "OPTIONS" else None
+        rooms, method, target = self.rooms, arrived.incoming.method, arrived.target
+        requested = arrived.fields.lifted[slots.REQUESTED_METHOD] if method == "OPTIONS" else None
         if requested is not None:
             return self._direct_preflight(arrived, requested)
-        return self._direct(arrived)
+        # Own endpoints first, then the first route that matches; nothing else is open.
+        endpoint = rooms.endpoints.find(method, target.path)
+        if endpoint is not None:
+            return Way(arrived, endpoint.rule, endpoint)
+        if "%" in target.path and target.decoded_path in rooms.endpoints:
+            raise TargetInvalid("path_ambiguous")
+        route = rooms.routes.find(method, arrived.head.host.name, target)
+        if route is None:
+            raise RouteUnknown
+        return Way(arrived, route)
 
-    def known(self, way: Way) -> Passage | None:
-        """Let the request pass from memory alone; None when somebody must be asked.
+    def known(self, way: Way) -> bool:
+        """Let the request pass from memory alone; False when somebody must be asked.
 
         Raises:
             CredentialMissing: Nothing of our kinds, where something is demanded.
@@ -158,32 +164,40 @@ class Pipeline:
             CredentialConflict: Two good credentials of different people.
             PolicyDenied: Known, and may not.
         """
-        callers, rule = self.rooms.callers, way.rule
+        callers, rule, head = self.rooms.callers, way.rule, way.arrived.head
         # Counted here, because a request comes by once; a lane may judge a head and then hand it to the other.
-        self.rooms.metrics.claims_dropped += way.arrived.fields.claims
+        self.rooms.metrics.claims_dropped += head.fields.claims
         if way.asks_only or rule.auth is _NO_AUTH:
             return self._pass(way, None)
-        token = _lone_bearer(way.arrived.fields)
-        if token is not None:
-            caller = callers.known(digest_of(_HEADER, token))
-            if caller is not None and caller.actor.principal.kind in rule.accepts:
-                return self._pass(way, caller)
+        digest = head.digest
+        if digest is None:
+            digest = head.digest = _lone_bearer_digest(head.fields)
+        if digest:
+            caller = callers.known(digest)
+            if caller is not None:
+                principal = caller.actor.principal
+                if principal.kind in rule.accepts:
+                    if not rule.demands_nothing or principal.pending:
+                        return self._pass(way, caller)
+                    self.rooms.metrics.decided(principal.kind, "allowed", "ok")
+                    way.caller = caller
+                    return True
         way.credentials = self._presented(way)
         if not way.credentials:
             return self._pass(way, None)
         if any(found.refusal is not None for found in way.credentials):
-            return None
+            return False
         caller = callers.known(way.credentials[0].digest)
         if caller is None:
-            return None
+            return False
         for lesser in way.credentials[1:]:
             other = callers.known_principal(lesser.digest)
             if other is None:
-                return None
+                return False
             _check_same_person(caller.actor.principal, other)
         return self._pass(way, caller)
 
-    async def resolve(self, way: Way) -> Passage:
+    async def resolve(self, way: Way) -> None:
         """Let the request pass after asking whoever must be asked, once `known` could not tell.
 
         Raises:
@@ -205,9 +219,9 @@ class Pipeline:
             outcome = "unavailable" if isinstance(error, VerifierUnavailable) else "denied"
             self.rooms.metrics.decided(credentials[0].kind, outcome, error.reason)
             raise
-        return self._pass(way, caller)
+        self._pass(way, caller)
 
-    def depart(self, way: Way, passage: Passage) -> Departure:
+    def depart(self, way: Way) -> Departure:
         """Build what the upstream receives; the only identity in it is ours.
 
         Raises:
@@ -215,56 +229,48 @@ class Pipeline:
             WebsocketVersionUnsupported: In another version.
         """
         arrived, rule = way.arrived, way.rule
-        incoming = arrived.incoming
-        handshake = judge_handshake(arrived) if arrived.upgrade is not None else None
-        lines = arrived.fields.lines
-        lifted = arrived.fields.lifted
+        incoming, head, raw = arrived.incoming, arrived.head, arrived.target.raw
+        method, lifted = incoming.method, head.fields.lifted
+        handshake, own_lines = None, b""
+        if head.upgrade is not None:
+            handshake = judge_handshake(arrived)
         if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
-            _keep_credentials(lines, way, self.rooms.issuers)
-        if arrived.chunked:
-            lines.append(b"Transfer-Encoding: chunked")
-        elif arrived.content_length is not None:
-            lines.append(b"Content-Length: %d" % arrived.content_length)
+            own_lines = _kept_credentials(way, self.rooms.issuers)
+        if head.chunked:
+            own_lines += b"Transfer-Encoding: chunked\r\n"
+        elif head.content_length is not None:
+            own_lines += b"Content-Length: %d\r\n" % head.content_length
         if handshake is not None:
-            lines += (b"Connection: Upgrade", b"Upgrade: websocket")
-        lines.insert(0, b"Host: " + arrived.host.raw)
+            own_lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         # One join: it copies each byte once, which formatting with `%` does not.
-        head = b"".join(
+        data = b"".join(
             (
-                incoming.method.encode("ascii"),
+                method.encode("ascii"),
                 b" ",
-                arrived.target.raw if rule.strip_prefix is None else _target_for(arrived.target.raw, rule.strip_prefix),
+                raw if rule.strip_prefix is None else _target_for(raw, rule.strip_prefix),
                 b" HTTP/1.1\r\n",
-                b"\r\n".join(lines),
-                b"\r\n",
-                passage.caller.identity if passage.caller is not None else ANONYMOUS_BLOCK,
+                head.passing,
+                own_lines,
+                way.caller.identity if way.caller is not None else ANONYMOUS_BLOCK,
                 b"X-Request-Id: ",
                 incoming.request_id.encode("ascii"),
                 b"\r\n",
                 arrived.view.lines,
-                trace_lines(arrived.fields),
+                trace_lines(head.fields),
                 b"\r\n",
             )
         )
-        has_body = arrived.has_body
-        request = OutgoingRequest(
-            head, incoming.method == "HEAD", not has_body and incoming.method in _REPLAYABLE, has_body
-        )
+        has_body = head.chunked or bool(head.content_length)
         cors = self._cors_lines(way) if lifted[slots.ORIGIN] is not None else b""
-        return Departure(self.rooms.upstreams[rule.upstream], request, cors, handshake)
-
-    def _direct(self, arrived: Arrived) -> Way:
-        """Own endpoints first, then the first route that matches; nothing else is open."""
-        rooms, method, target = self.rooms, arrived.incoming.method, arrived.target
-        endpoint = rooms.endpoints.find(method, target.path)
-        if endpoint is not None:
-            return Way(arrived, endpoint.rule, endpoint)
-        if "%" in target.path and target.decoded_path in rooms.endpoints:
-            raise TargetInvalid("path_ambiguous")
-        route = rooms.routes.find(method, arrived.host.name, target)
-        if route is None:
-            raise RouteUnknown
-        return Way(arrived, route)
+        return Departure(
+            data,
+            method == "HEAD",
+            not has_body and method in _REPLAYABLE,
+            has_body,
+            self.rooms.upstreams[rule.upstream],
+            cors,
+            handshake,
+        )
 
     def _direct_preflight(self, arrived: Arrived, requested: bytes) -> Way:
         """A browser asks before it sends; it brings no credential, and gets none of anybody's identity."""
@@ -308,25 +314,26 @@ class Pipeline:
             raise CredentialRejected("kind_not_accepted")
         return tuple(credential for credential in found if credential.kind in rule.accepts)
 
-    def _pass(self, way: Way, caller: Caller | None) -> Passage:
-        """Judge policy; every request comes through here, cached or not."""
+    def _pass(self, way: Way, caller: Caller | None) -> bool:
+        """Judge policy; every request comes through here, cached or not. Gives True."""
         metrics, rule = self.rooms.metrics, way.rule
         if caller is None:
             if not way.asks_only:
                 self._check_anonymous(rule)
             metrics.decided("none", "anonymous", "ok")
-            return _ANONYMOUS
-        kind = caller.actor.principal.kind
+            return True
+        principal = caller.actor.principal
         try:
             if way.credentials and way.credentials[0].carrier is Carrier.COOKIE and not rule.cross_site_allowed:
                 self._check_origin(way.arrived)
-            if not rule.demands_nothing or caller.actor.principal.pending:
+            if not rule.demands_nothing or principal.pending:
                 decide(caller.actor, rule)
         except GatewayError as error:
-            metrics.decided(kind, "denied", error.reason)
+            metrics.decided(principal.kind, "denied", error.reason)
             raise
-        metrics.decided(kind, "allowed", "ok")
-        return Passage(caller)
+        metrics.decided(principal.kind, "allowed", "ok")
+        way.caller = caller
+        return True
 
     def _check_anonymous(self, rule: CompiledRoute) -> None:
         try:
@@ -339,7 +346,7 @@ class Pipeline:
         fields = arrived.fields
         check_cross_site(
             arrived.incoming.method,
-            arrived.upgrade is not None,
+            arrived.head.upgrade is not None,
             fields.lifted[slots.ORIGIN],
             fields.lifted[slots.SEC_FETCH_SITE],
             self.rooms.own_origins,
@@ -352,15 +359,19 @@ class Pipeline:
         return b"".join(b"%b: %b\r\n" % field for field in fields) if fields is not None else b""
 
 
-def _lone_bearer(fields: JudgedFields) -> bytes | None:
-    """The token of the ordinary API request: one `Bearer` and nothing else that could be a credential of ours."""
+def _lone_bearer_digest(fields: JudgedFields) -> bytes:
+    """Hash the token of the ordinary API request, one `Bearer` and nothing else that could be a credential of ours.
+
+    Returns:
+        The credential's digest; empty for every other request.
+    """
     lifted = fields.lifted
     authorization, cookie = lifted[slots.AUTHORIZATION], lifted[slots.COOKIE]
     if authorization is None or authorization[:7] != b"Bearer " or lifted[slots.API_KEY] is not None:
-        return None
+        return b""
     if cookie is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
-        return None
-    return authorization[7:]
+        return b""
+    return digest_of(_HEADER, authorization[7:])
 
 
 def _check_same_person(one: Principal, two: Principal) -> None:
@@ -368,24 +379,26 @@ def _check_same_person(one: Principal, two: Principal) -> None:
         raise CredentialConflict
 
 
-def _keep_credentials(lines: list[bytes], way: Way, issuers: Collection[str]) -> None:
-    """Let pass what is the application's; credentials of our kinds stay here unless the route forwards them."""
+def _kept_credentials(way: Way, issuers: Collection[str]) -> bytes:
+    """Lines for what is the application's; credentials of our kinds stay here unless the route forwards them."""
     fields, rule = way.arrived.fields, way.rule
+    lines = []
     authorization = fields.lifted[slots.AUTHORIZATION]
     if authorization is not None and (
         rule.forward_credentials
         or (rule.auth is Auth.OPTIONAL and not authorization_is_ours(authorization))
         or (rule.auth is Auth.NONE and may_pass(authorization, issuers))
     ):
-        lines.append(b"Authorization: " + authorization)
+        lines += [b"Authorization: ", authorization, b"\r\n"]
     api_key = fields.lifted[slots.API_KEY]
     if api_key is not None and (rule.forward_credentials or may_pass(api_key, issuers)):
-        lines.append(b"X-API-Key: " + api_key)
+        lines += [b"X-API-Key: ", api_key, b"\r\n"]
     cookies = fields.all(slots.COOKIE)
     if cookies:
         cookie = b"; ".join(cookies) if rule.forward_credentials else without_clerk(cookies)
         if cookie:
-            lines.append(b"Cookie: " + cookie)
+            lines += [b"Cookie: ", cookie, b"\r\n"]
+    return b"".join(lines)
 
 
 def _target_for(raw: bytes, strip_prefix: str) -> bytes:

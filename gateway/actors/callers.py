@@ -70,6 +70,7 @@ class Callers:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._verifier = verifier
+        self._keys = verifier.keys
         self._arrivals = arrivals
         self._settings = settings
         self._clock = clock
@@ -91,21 +92,19 @@ class Callers:
             digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
         """
         entry: _Entry[Caller] | None = self._entries.get(digest)
-        if entry is None:
-            return None
-        caller = self._believed(entry)
+        caller = self._believed(entry) if entry is not None else None
         if caller is not None:
             self.hits += 1
         return caller
 
     def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
-        return self._believed(self._proofs.get(digest))
+        entry: _Entry[Principal] | None = self._proofs.get(digest)
+        return self._believed(entry) if entry is not None else None
 
-    def _believed(self, entry: _Entry[T] | None) -> T | None:
+    def _believed(self, entry: _Entry[T]) -> T | None:
         if (
-            entry is None
-            or entry.keys_generation != self._verifier.generation
+            entry.keys_generation != self._keys.generation
             or self._monotonic() >= entry.believed_until
             or self._clock() >= entry.expires_at
         ):

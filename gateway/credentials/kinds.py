@@ -14,12 +14,16 @@ class CredentialKind(StrEnum):
     AGENT_TOKEN = "agent_token"
     SYSTEM_TOKEN = "system_token"
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and keys are made of these on the hot path
+
 
 class Carrier(StrEnum):
     """Where a credential was found. It decides the `azp` rule and the cross-site rule."""
 
     HEADER = "header"
     COOKIE = "cookie"
+
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,19 @@
 """What arrived, judged once: the first step of the pipeline. Pure."""
 
 import os
-import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.edge import slots
-from gateway.edge.fields import Field, JudgedFields, connection_options, judge_fields
-from gateway.edge.forwarded import ClientView, Forwarded, ForwardingTrust
-from gateway.edge.host import Host, parse_host
+from gateway.edge.fields import Field, JudgedFields
+from gateway.edge.forwarded import ClientView, ForwardingTrust
+from gateway.edge.head import Head, judge_head
+from gateway.edge.host import Host
 from gateway.edge.target import Target, parse_target
-from gateway.errors import (
-    CodingUnsupported,
-    ExpectationFailed,
-    HostInvalid,
-    MethodRefused,
-    RequestMalformed,
-    VersionUnsupported,
-)
+from gateway.errors import MethodRefused, RequestMalformed, VersionUnsupported
 
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 _WEIGHT = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
@@ -33,10 +25,11 @@ class Incoming:
         method: As sent.
         target: Request target, byte for byte.
         fields: Field lines in order, values without surrounding blanks.
-        http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
         peer: IP address of the connection, empty on a unix socket.
         scheme: `http` or `https`, of the listener.
         request_id: Ours; a trusted proxy's takes its place during arrival.
+        http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
+        head: The fields' judgement, where the lane has it already.
     """
 
     method: str
@@ -47,35 +40,44 @@ class Incoming:
     request_id: str
     http10: bool = False
     version_known: bool = True
+    head: Head | None = None
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
 class Arrived:
-    """A request whose every part was judged.
-
-    Attributes:
-        content_length: Bytes of the body, None when chunked or absent.
-        chunked: The body comes in chunks.
-        keep_alive: The client wants to keep the connection, and its framing leaves no doubt.
-        upgrade: The Upgrade field of a request that asks to switch protocols, else None.
-        continue_wanted: The client waits for 100 before it sends the body.
-    """
+    """A request whose every part was judged."""
 
     incoming: Incoming
-    fields: JudgedFields
+    head: Head
     target: Target
-    host: Host
     view: ClientView
-    content_length: int | None
-    chunked: bool
-    keep_alive: bool
-    upgrade: bytes | None
-    continue_wanted: bool
+
+    @property
+    def fields(self) -> JudgedFields:
+        """The client's fields after judgement."""
+        return self.head.fields
+
+    @property
+    def host(self) -> Host:
+        """The host asked for."""
+        return self.head.host
 
     @property
     def has_body(self) -> bool:
         """A body follows the head, possibly an empty chunked one."""
-        return self.chunked or bool(self.content_length)
+        return self.head.chunked or bool(self.head.content_length)
+
+    @property
+    def keep_alive(self) -> bool:
+        """The client wants to keep the connection, and its framing leaves no doubt.
+
+        After a chunked request the connection ends: should two readers ever disagree on where it stopped, nothing
+        follows that one of them could take for another request (facts of smuggling: security cases S06, S07).
+        """
+        head = self.head
+        if head.chunked:
+            return False
+        return b"keep-alive" in head.options if self.incoming.http10 else not head.closes
 
 
 def wants_html(fields: Sequence[Field]) -> bool:
@@ -113,78 +115,45 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
         raise VersionUnsupported
     if incoming.method in ("TRACE", "CONNECT"):
         raise MethodRefused
-    fields = judge_fields(incoming.fields)
-    host_value = fields.lifted[slots.HOST]
-    if host_value is None:
-        raise HostInvalid("host_missing")
-    host = parse_host(host_value)
-    forwarded = _forwarded(fields) if any(fields.lifted[_FORWARDED_FIRST:_FORWARDED_END]) else _NOTHING_FORWARDED
-    view = trust.read(incoming.peer, incoming.scheme, host, forwarded)
+    head = incoming.head
+    if head is None:
+        head = judge_head(incoming.fields)
+        if head.chunked and incoming.http10:
+            raise RequestMalformed("framing_conflict")
+    view = trust.read(incoming.peer, incoming.scheme, head.host, head.forwarded)
     if view.request_id is not None:
         incoming.request_id = view.request_id
-    target = parse_target(incoming.target)
-    lifted = fields.lifted
-    if lifted[slots.CONTENT_LENGTH] is None and lifted[slots.TRANSFER_ENCODING] is None:
-        content_length, chunked = None, False
-    else:
-        content_length, chunked = _framing(fields, incoming)
-    options = connection_options(fields) if lifted[slots.CONNECTION] is not None else _NO_OPTIONS
-    # After a chunked request the connection ends: should two readers ever disagree on where it stopped, nothing follows
-    # that one of them could take for another request (facts of smuggling: security cases S06, S07).
-    keep_alive = not chunked and (b"keep-alive" in options if incoming.http10 else b"close" not in options)
-    upgrade = lifted[slots.UPGRADE] if b"upgrade" in options else None
-    expects = lifted[slots.EXPECT] is not None and _expects(fields)
-    return Arrived(incoming, fields, target, host, view, content_length, chunked, keep_alive, upgrade, expects)
+    return Arrived(incoming, head, parse_target(incoming.target), view)
 
 
-_NO_OPTIONS: frozenset[bytes] = frozenset()
-_NOTHING_FORWARDED = Forwarded()
-_FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
+class _RandomHex:
+    """Hex digits from the system's generator, fetched a page at a time: ids must not cost a system call each."""
+
+    __slots__ = ("_at", "_digits")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Throw away what is left: after a fork two processes would hand out the same."""
+        self._digits, self._at = "", 0
+
+    def take(self, count: int) -> str:
+        """The next `count` digits."""
+        end = self._at + count
+        if end > len(self._digits):
+            self._digits, self._at, end = os.urandom(4096).hex(), 0, count
+        start, self._at = self._at, end
+        return self._digits[start:end]
 
 
-def _forwarded(fields: JudgedFields) -> Forwarded:
-    return Forwarded(
-        for_=tuple(fields.all(slots.FORWARDED_FOR)),
-        proto=fields.once(slots.FORWARDED_PROTO),
-        host=fields.once(slots.FORWARDED_HOST),
-        port=fields.once(slots.FORWARDED_PORT),
-        request_id=fields.once(slots.REQUEST_ID),
-    )
-
-
-def _framing(fields: JudgedFields, incoming: Incoming) -> tuple[int | None, bool]:
-    """Content-Length or chunks, never both, never a coding we would have to undo (RFC 9112 §6.1–6.3)."""
-    length, coding = fields.lifted[slots.CONTENT_LENGTH], fields.lifted[slots.TRANSFER_ENCODING]
-    if coding is not None:
-        if length is not None or incoming.http10:
-            raise RequestMalformed("framing_conflict")
-        if coding.lower() != b"chunked":
-            raise CodingUnsupported
-        return None, True
-    if length is None:
-        return None, False
-    if _LENGTH.fullmatch(length) is None:
-        raise RequestMalformed("content_length_invalid")
-    return int(length), False
-
-
-def _expects(fields: JudgedFields) -> bool:
-    expect = fields.lifted[slots.EXPECT]
-    if expect is None:
-        return False
-    if expect.lower() != b"100-continue":
-        raise ExpectationFailed
-    return True
-
-
-# Ids tell requests apart and are no secrets, so they need not cost a system call each.
-_random = random.Random(os.urandom(32))  # noqa: S311
-os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+_random_hex = _RandomHex()
+os.register_at_fork(after_in_child=_random_hex.forget)
 
 
 def new_request_id() -> str:
-    """32 hex digits, unique; not a secret."""
-    return f"{_random.getrandbits(128):032x}"
+    """32 hex digits, unique."""
+    return _random_hex.take(32)
 
 
 def trace_lines(fields: JudgedFields) -> bytes:
@@ -196,9 +165,8 @@ def trace_lines(fields: JudgedFields) -> bytes:
     given = fields.lifted[slots.TRACEPARENT]
     match = _TRACEPARENT.fullmatch(given) if given is not None and slots.TRACEPARENT not in fields.doubled else None
     if match is None:
-        digits = f"{_random.getrandbits(192):048x}"
+        digits = _random_hex.take(48)
         return f"traceparent: 00-{digits[:32]}-{digits[32:]}-00\r\n".encode("ascii")
-    span = _random.getrandbits(64) or 1
     state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
-    return b"traceparent: 00-%b-%016x-%b\r\n%b" % (match[1], span, match[2], kept)
+    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], _random_hex.take(16).encode("ascii"), match[2], kept)

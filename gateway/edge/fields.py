@@ -146,6 +146,9 @@ def judge_name(name: bytes) -> int:
     return slot
 
 
+_NOTHING_DOUBLED: frozenset[int] = frozenset()
+
+
 class JudgedFields:
     """A client's field lines after judgement.
 
@@ -154,7 +157,7 @@ class JudgedFields:
     Attributes:
         lines: Lines that pass up, `Name: value` without CRLF, in order, duplicates kept.
         lifted: First value of each lifted field by its place (`edge/slots.py`), None when absent.
-        lists: All values of lifted fields that may repeat.
+        lists: All values of lifted fields that may repeat; None while there are none.
         doubled: Lifted fields that came more than once and are not refused for it; their value is not to be trusted.
         claims: How many fields claimed what is ours to say, and were dropped (H02).
     """
@@ -164,8 +167,8 @@ class JudgedFields:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.lifted: list[bytes | None] = [None] * slots.COUNT
-        self.lists: dict[int, list[bytes]] = {}
-        self.doubled: set[int] = set()
+        self.lists: dict[int, list[bytes]] | None = None
+        self.doubled: frozenset[int] = _NOTHING_DOUBLED
         self.claims = 0
 
     def get(self, slot: int) -> bytes | None:
@@ -174,7 +177,7 @@ class JudgedFields:
 
     def all(self, slot: int) -> Sequence[bytes]:
         """All values of a lifted list field, in order."""
-        return self.lists.get(slot, ())
+        return self.lists.get(slot, ()) if self.lists is not None else ()
 
     def once(self, slot: int) -> bytes | None:
         """The value of a lifted field that came exactly once, else None."""
@@ -206,6 +209,8 @@ def judge_fields(fields: Sequence[Field]) -> JudgedFields:
             else:
                 _double(judged, slot)
             if _IS_LIST[slot]:
+                if judged.lists is None:
+                    judged.lists = {}
                 judged.lists.setdefault(slot, []).append(value)
             if slot >= 18:  # FIRST_THAT_PASSES
                 lines.append(name + b": " + value)
@@ -219,7 +224,7 @@ def judge_fields(fields: Sequence[Field]) -> JudgedFields:
 def _double(judged: JudgedFields, slot: int) -> None:
     if slot in _SINGLE:
         _refuse_double(slot)
-    judged.doubled.add(slot)
+    judged.doubled |= {slot}
 
 
 def _refuse_double(slot: int) -> None:

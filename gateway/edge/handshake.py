@@ -46,14 +46,14 @@ def judge_handshake(arrived: Arrived) -> Handshake | None:
         HandshakeMalformed: It asks for a websocket in a way that two servers could read differently.
         WebsocketVersionUnsupported: Another version than 13.
     """
-    if arrived.upgrade is None or b"websocket" not in arrived.upgrade.lower():
+    if arrived.head.upgrade is None or b"websocket" not in arrived.head.upgrade.lower():
         return None
     incoming = arrived.incoming
-    if arrived.upgrade.lower() != b"websocket":
+    if arrived.head.upgrade.lower() != b"websocket":
         raise HandshakeMalformed("upgrade_to_several")
     if incoming.method != "GET" or incoming.http10:
         raise HandshakeMalformed("upgrade_method")
-    if arrived.chunked or arrived.content_length is not None:
+    if arrived.head.chunked or arrived.head.content_length is not None:
         raise HandshakeMalformed("upgrade_with_body")
     if any(folded(option).startswith(_OURS) for option in connection_options(arrived.fields)):
         raise HandshakeMalformed("upgrade_nominated")

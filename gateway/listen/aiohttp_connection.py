@@ -4,6 +4,7 @@ What they carry is answered by the lane (`aiohttp_lane.py`), which they know by 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from aiohttp import web
@@ -22,6 +23,9 @@ CHUNK_LINES_CAP = 4096
 _LOOK_BYTES = 1024
 """Bytes parsed at once where chunk lines may be among them."""
 _END_OF_HEAD = b"\r\n\r\n"
+
+
+GiveBack = Callable[[asyncio.Transport], None]
 
 
 class Lane(Protocol):
@@ -85,7 +89,7 @@ class LaneServer(web.Server):
         self._sweeper.cancel()
         await super().shutdown(_DRAIN_LOOK_S)
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> "LaneConnection":
         """Make the protocol of one accepted connection."""
         return LaneConnection(self, self._lane, loop=self._loop, **self._kwargs)
 
@@ -99,9 +103,12 @@ class LaneConnection(web.RequestHandler):
         "_content_length",
         "_deaf",
         "_detached",
+        "_give_back",
         "_head_since",
         "_head_tail",
         "_lane",
+        "_lent_bytes",
+        "_received",
         "_unfinished",
     )
 
@@ -115,9 +122,21 @@ class LaneConnection(web.RequestHandler):
         self._content_length = 0
         self._head_tail = b""  # the last bytes before, if they may be the beginning of a head's end
         self._head_since: float | None = None
+        self._received = self._lent_bytes = 0
+        self._give_back: GiveBack | None = None
+
+    def lend(self, size: int, give_back: GiveBack) -> None:
+        """Take this connection for one request alone: when it is answered and nothing else came, give it back.
+
+        Args:
+            size: Bytes of the request, its body included.
+            give_back: Takes the transport.
+        """
+        self._lent_bytes, self._give_back = size, give_back
 
     def data_received(self, data: bytes) -> None:
         """Parse, in pieces that end where a head or a body does: see `_piece`."""
+        self._received += len(data)
         start = 0
         while not self._deaf:
             end = self._piece(data, start)
@@ -204,6 +223,11 @@ class LaneConnection(web.RequestHandler):
             return resp, True
         finished = await super().finish_response(request, resp, start_time)
         transport = self.transport
+        if self._give_back is not None and resp.keep_alive and self._received == self._lent_bytes:
+            give_back, (lent, _) = self._give_back, self.detach()
+            if lent is not None and not lent.is_closing():
+                give_back(lent)
+            return resp, True
         if not resp.keep_alive and transport is not None and (self._deaf or request.keep_alive):
             self._deaf = True
             if not transport.is_closing():

@@ -21,7 +21,7 @@ from gateway.listen.aiohttp_connection import LaneConnection
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.listen.written import Wake, Written
-from gateway.pipeline import Departure, Passage, Pipeline, Way
+from gateway.pipeline import Departure, Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.upgrade import Upgrade
@@ -95,15 +95,16 @@ class AiohttpLane:
         arrived = way.arrived
         if way.preflight is not None:
             return way.preflight.status, self._write(request, way.preflight, arrived.incoming, arrived)
-        passage = self._pipeline.known(way) or await self._pipeline.resolve(way)
+        if not self._pipeline.known(way):
+            await self._pipeline.resolve(way)
         if way.endpoint is not None:
-            answer = await self._own(request, way, way.endpoint, passage)
+            answer = await self._own(request, way, way.endpoint)
             return answer.status, self._write(request, answer, arrived.incoming, arrived)
-        return await self._forward(request, way, self._pipeline.depart(way, passage))
+        return await self._forward(request, way, self._pipeline.depart(way))
 
-    async def _own(self, request: web.BaseRequest, way: Way, endpoint: Endpoint, passage: Passage) -> Answer:
+    async def _own(self, request: web.BaseRequest, way: Way, endpoint: Endpoint) -> Answer:
         async def read_body(cap: int) -> bytes:
-            if (way.arrived.content_length or 0) > cap:
+            if (way.arrived.head.content_length or 0) > cap:
                 raise ContentTooLarge
             self._invite_body(request, way)
             body = bytearray()
@@ -116,7 +117,7 @@ class AiohttpLane:
                 raise RequestMalformed("body_grammar") from None
             return bytes(body)
 
-        answer = await endpoint.handler(Call(way.arrived, passage.caller, read_body))
+        answer = await endpoint.handler(Call(way.arrived, way.caller, read_body))
         return self._refusals.with_cors(answer, way.arrived)
 
     async def _forward(self, request: web.BaseRequest, way: Way, departure: Departure) -> tuple[int, bool]:
@@ -125,12 +126,12 @@ class AiohttpLane:
             raise ConnectionResetError
         started = time.perf_counter()
         arrived, content = way.arrived, request.content
-        body_at_hand = arrived.has_body and content.is_eof() and not arrived.chunked
+        body_at_hand = arrived.has_body and content.is_eof() and not arrived.head.chunked
         if body_at_hand:
-            departure.request.head += content.read_nowait()
-            departure.request.body_follows = False
+            departure.head += content.read_nowait()
+            departure.body_follows = False
         wake = Wake()
-        streams = departure.request.body_follows
+        streams = departure.body_follows
         relay = Relay(
             transport,
             http10=arrived.incoming.http10,
@@ -163,7 +164,7 @@ class AiohttpLane:
         """One exchange; for a websocket handshake one that takes this connection along when the upstream switches."""
         upstream, handshake = departure.upstream, departure.handshake
         if handshake is None:
-            return Exchange(upstream, departure.request, relay)
+            return Exchange(upstream, departure, relay)
 
         def switched(upstream_transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
             client, early = cast(LaneConnection, request.protocol).detach()
@@ -174,7 +175,7 @@ class AiohttpLane:
             tunnel.start(head, early, rest)
             relay.switched()
 
-        return Upgrade(upstream, departure.request, relay, handshake, switched)
+        return Upgrade(upstream, departure, relay, handshake, switched)
 
     def _concluded(self, relay: Relay, departure: Departure) -> bool:
         """Raise what can still be told, cut what cannot; True when the connection lives on."""
@@ -192,7 +193,7 @@ class AiohttpLane:
             self._invite_body(request, way)
         try:
             async for piece in request.content.iter_any():
-                framed = b"%x\r\n%b\r\n" % (len(piece), piece) if way.arrived.chunked else piece
+                framed = b"%x\r\n%b\r\n" % (len(piece), piece) if way.arrived.head.chunked else piece
                 if not await exchange.send(framed):
                     return
         except (web.RequestPayloadError, ValueError):
@@ -201,7 +202,7 @@ class AiohttpLane:
             return
         except ConnectionError:
             return  # the client is gone; its handler is being cancelled
-        if way.arrived.chunked:
+        if way.arrived.head.chunked:
             await exchange.send(b"0\r\n\r\n")
         exchange.sent()
         if not relay.started:  # else the client was told already that this connection ends
@@ -210,7 +211,7 @@ class AiohttpLane:
     def _invite_body(self, request: web.BaseRequest, way: Way) -> None:
         """Say 100 now that the credential passed, to a client that waits for it (RFC 9110 §10.1.1)."""
         arrived = way.arrived
-        if not arrived.continue_wanted or arrived.incoming.http10 or request.content.is_eof():
+        if not arrived.head.continue_wanted or arrived.incoming.http10 or request.content.is_eof():
             return
         if request.transport is not None:
             request.transport.write(_CONTINUE)
@@ -224,7 +225,7 @@ class AiohttpLane:
 
         What follows a declined upgrade may be of the other protocol: it is not read as HTTP.
         """
-        return arrived.keep_alive and arrived.upgrade is None and not self._draining
+        return arrived.keep_alive and arrived.head.upgrade is None and not self._draining
 
     def _write(self, request: web.BaseRequest, answer: Answer, incoming: Incoming, arrived: Arrived | None) -> bool:
         """Write an answer of our own; True when the connection lives on."""

@@ -19,7 +19,7 @@ HIGH_WATER = 128 * 1024
 
 
 class Relay:
-    """Sink of one exchange (`upstream.answer.AnswerSink`).
+    """Sink of one exchange after the other (`upstream.answer.AnswerSink`).
 
     Attributes:
         status: Of the answer, 0 until its head came.
@@ -61,10 +61,14 @@ class Relay:
         """
         self._transport = transport
         self._http10 = http10
-        self._cors = cors
         self._changed = changed
-        self._chunked = False
         self._out: list[bytes] = []
+        self.begin(keep_alive, cors)
+
+    def begin(self, keep_alive: bool, cors: bytes) -> None:
+        """Prepare for the next answer on this connection; parameters as above."""
+        self._cors = cors
+        self._chunked = False
         self.keep_alive = keep_alive
         self.started = self.finished = False
         self.status = 0
@@ -75,25 +79,34 @@ class Relay:
         """The client reads more slowly than the upstream writes."""
         return self._transport.get_write_buffer_size() > HIGH_WATER
 
+    def whole(self, head: AnswerHead, body: bytes) -> None:
+        """Write an answer that came at once."""
+        transport = self._transport
+        self.status = head.status
+        self.started = True
+        if not transport.is_closing():  # uvloop raises where asyncio ignores
+            start = _OK if head.status == 200 and head.reason == b"OK" else _status_line(head)
+            transport.write(b"".join((start, head.fields, self._own_lines(head), b"\r\n", body)))
+
     def head(self, head: AnswerHead) -> None:
         """Write status line and fields; choose the framing the client understands."""
         self.status = head.status
         self.started = True
-        lines = head.lines
+        own = b""
         if head.framing is _CHUNKED or head.framing is _UNTIL_CLOSE:
             if self._http10:
                 self.keep_alive = False
             else:
                 self._chunked = True
-                lines.append(b"Transfer-Encoding: chunked")
+                own = b"Transfer-Encoding: chunked\r\n"
+        self._out += (_status_line(head), head.fields, own, self._own_lines(head), b"\r\n")
+
+    def _own_lines(self, head: AnswerHead) -> bytes:
+        """What we say of the connection, and to browsers where the upstream says nothing."""
+        lines = b"" if head.has_cors else self._cors
         if not self.keep_alive:
-            lines.append(b"Connection: close")
-        elif self._http10:
-            lines.append(b"Connection: keep-alive")
-        lines.append(b"" if head.has_cors else self._cors)  # lines with CRLF, or nothing: the blank line follows
-        plain = head.status == 200 and head.reason == b"OK"
-        start = _OK if plain else b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
-        self._out += (start, b"\r\n".join(lines), b"\r\n")
+            return b"Connection: close\r\n" + lines
+        return b"Connection: keep-alive\r\n" + lines if self._http10 else lines
 
     def body(self, data: bytes) -> None:
         """Frame a piece of the body."""
@@ -137,6 +150,10 @@ class Relay:
         self.error = error
         self.finished = True
         self._changed()
+
+
+def _status_line(head: AnswerHead) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
 
 
 _LINGER_NOT = struct.pack("ii", 1, 0)

@@ -1,7 +1,7 @@
 """The route table: which rule a request falls under. No rule, no entry: what nothing matches is not found."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from config.model import Level, Route
@@ -11,6 +11,9 @@ from gateway.edge.target import Target, decode_except_slash
 from gateway.errors import HostInvalid, TargetInvalid
 from gateway.policy.patterns import Pattern, compile_pattern
 from provisioning.records import Role
+
+_REMEMBERED = 4096
+"""Paths whose row is remembered: those of an ordinary API, and no more than an attacker may fill."""
 
 
 class Auth(StrEnum):
@@ -88,6 +91,7 @@ class RouteTable:
     exact: dict[str, tuple[CompiledRoute, ...]]
     below: dict[str, tuple[CompiledRoute, ...]]
     anywhere: tuple[CompiledRoute, ...]
+    _found: dict[tuple[str, str, str], CompiledRoute] = field(default_factory=dict, repr=False)
 
     @classmethod
     def compile(cls, routes: Sequence[Route]) -> "RouteTable":
@@ -146,8 +150,16 @@ class RouteTable:
             TargetInvalid: An escape the row does not open, or a path that decodes into another row's.
         """
         path = target.path
+        key = (method, host, path)
+        row = self._found.get(key)
+        if row is not None:
+            return row
         row = self.match(method, host, path)
         if "%" not in path:
+            if row is not None:
+                if len(self._found) >= _REMEMBERED:
+                    self._found.clear()
+                self._found[key] = row
             return row
         if target.has_encoded_slash and not (row is not None and row.encoded_slash_allowed):
             raise TargetInvalid("path_slash_encoded")

@@ -26,12 +26,12 @@ class Histogram:
 
     def observe(self, label: str, seconds: float) -> None:
         """Count one observation."""
-        counts = self.counts.get(label)
-        if counts is None:
-            counts = self.counts[label] = [0] * (len(BUCKETS_S) + 1)
-            self.sums[label] = 0.0
-        counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sums[label] += seconds
+        try:
+            self.counts[label][bisect_left(BUCKETS_S, seconds)] += 1
+            self.sums[label] += seconds
+        except KeyError:
+            self.counts[label], self.sums[label] = [0] * (len(BUCKETS_S) + 1), 0.0
+            self.observe(label, seconds)
 
     def family(self, name: str, help_text: str, label: str) -> Metric:
         """Render for the metrics endpoint."""
@@ -59,13 +59,19 @@ class Metrics(Collector):
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one finished request."""
         key = (route, method if method in _METHODS else "other", status)
-        self.requests[key] = self.requests.get(key, 0) + 1
+        try:
+            self.requests[key] += 1
+        except KeyError:
+            self.requests[key] = 1
         self.durations.observe(route, seconds)
 
     def decided(self, kind: str, outcome: str, reason: str) -> None:
         """Count one decision about a credential; `outcome` is allowed, anonymous, denied or unavailable."""
         key = (kind, outcome, reason)
-        self.decisions[key] = self.decisions.get(key, 0) + 1
+        try:
+            self.decisions[key] += 1
+        except KeyError:
+            self.decisions[key] = 1
 
     def upstream_failed(self, upstream: str, reason: str) -> None:
         """Count one exchange that broke."""

@@ -24,21 +24,24 @@ class AnswerHead:
     Attributes:
         status: 200 to 599.
         reason: Reason phrase, may be empty.
-        lines: Field lines to relay, `Name: value` without CRLF; per-hop, identity and framing fields are gone,
-            but Content-Length stays where it describes the answer.
+        fields: Field lines to relay, each with its CRLF; per-hop, identity and framing fields are gone, but
+            Content-Length stays where it describes the answer.
         framing: How the body arrives from the upstream.
         has_cors: The upstream sent an Access-Control-Allow-Origin of its own.
     """
 
     status: int
     reason: bytes
-    lines: list[bytes]
+    fields: bytes
     framing: Framing
     has_cors: bool
 
 
 class AnswerSink(Protocol):
-    """Where an answer goes; calls come in this order: head, body*, end, with flush after each read from upstream."""
+    """Where an answer goes: `whole`, or in this order head, body*, end, with flush after each read from upstream."""
+
+    def whole(self, head: AnswerHead, body: bytes) -> None:
+        """Take an answer that came at once, with a framing of `LENGTH` or `NONE`, and send it."""
 
     def head(self, head: AnswerHead) -> None:
         """Take the head; called once."""
@@ -99,3 +102,7 @@ def judge_answer_name(name: bytes) -> int:
 
 NOT_NOMINABLE_ANSWER = frozenset({b"set-cookie", b"content-length", b"transfer-encoding", b"content-type"})
 """Fields an upstream's Connection cannot take away from its own answer (H13)."""
+
+
+HEAD_CAP = 64 * 1024
+"""Bytes of an answer's field section; far above what servers send, far below what would hurt."""

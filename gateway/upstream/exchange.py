@@ -1,6 +1,7 @@
 """One forwarded request: takes a connection, sends, replays once where that is safe, tells the sink how it ends."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.errors import UpstreamError, UpstreamUnreachable
@@ -29,24 +30,43 @@ class OutgoingRequest:
 class Exchange:
     """One request and its answer. Callbacks only: the sole task is a dial, when no connection is at hand."""
 
-    __slots__ = ("_connected", "_dialling", "_over", "_replayed", "connection", "request", "sink", "upstream")
+    __slots__ = ("_connected", "_dialling", "_over", "_ready", "_replayed", "connection", "request", "sink", "upstream")
 
-    def __init__(self, upstream: Upstream, request: OutgoingRequest, sink: AnswerSink) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        request: OutgoingRequest,
+        sink: AnswerSink,
+        ready: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            upstream: Where to.
+            request: What.
+            sink: Where the answer goes.
+            ready: Called when the upstream takes the body, or more of it, from somebody who does not wait in `send`.
+        """
         self.upstream = upstream
         self.request = request
         self.sink = sink
         self.connection: UpstreamConnection | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._connected: asyncio.Future[None] | None = None
+        self._ready = ready
         self._replayed = self._over = False
 
     def start(self) -> None:
         """Send the request, at once when a connection is idle."""
-        connection = self.upstream.take()
-        if connection is not None:
+        upstream, request = self.upstream, self.request
+        connection = upstream.take()
+        if connection is None:
+            self._dialling = upstream.loop.create_task(self._dial())
+        elif request.body_follows:
             self._send_on(connection)
         else:
-            self._dialling = self.upstream.loop.create_task(self._dial())
+            self.connection = connection
+            connection.begin(self, request.head, upstream.loop.time())
 
     async def connected(self) -> bool:
         """Wait until the head was written and a body may follow; False when the exchange is already over."""
@@ -55,12 +75,28 @@ class Exchange:
             await self._connected
         return not self._over
 
+    def ready(self) -> None:
+        """The connection takes more of the request's body."""
+        if self._ready is not None and not self._over:
+            self._ready()
+
+    @property
+    def takes_body(self) -> bool:
+        """A piece of the body may be written now."""
+        connection = self.connection
+        return connection is not None and not self._over and not connection.writing_paused
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of the body; only while `takes_body`."""
+        if self.connection is not None:
+            self.connection.transport.write(data)
+            self.connection.touched = self.upstream.loop.time()
+
     async def send(self, data: bytes) -> bool:
         """Write a piece of the body, waiting while the upstream is slow; False when nobody wants it any more."""
         if self.connection is None or self._over:
             return False
-        self.connection.transport.write(data)
-        self.connection.touched = self.upstream.loop.time()
+        self.write(data)
         if self.connection.writing_paused:
             await self.connection.writable()
         return not self._over
@@ -96,7 +132,8 @@ class Exchange:
     def completed(self, connection: UpstreamConnection) -> None:
         """The answer is out."""
         self._over = True
-        self._wake()
+        if self._connected is not None:
+            self._wake()
         self.sink.done()
 
     def lost(self, connection: UpstreamConnection, error: UpstreamError) -> None:
@@ -127,7 +164,9 @@ class Exchange:
     def _send_on(self, connection: UpstreamConnection) -> None:
         self.connection = connection
         connection.begin(self, self.request.head, self.upstream.loop.time(), body_follows=self.request.body_follows)
-        self._wake()
+        if self.request.body_follows:
+            self._wake()
+            self.ready()
 
     def _fail(self, error: UpstreamError) -> None:
         self._over = True

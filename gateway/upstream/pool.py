@@ -15,6 +15,7 @@ import structlog
 from gateway.errors import UpstreamBusy, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 from gateway.upstream.address import UpstreamAddress, dial
 from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.plain_answer import PlainAnswers
 from gateway.upstream.rotation import Rotation
 
 Maker = Callable[[int], UpstreamConnection]
@@ -34,6 +35,7 @@ class Upstream:
         queued: Requests waiting for one.
         tunnels: Connections that switched protocols: neither counted in `open` nor capped by `max_connections`.
         closed: Nothing is dialled any more.
+        plain_answers: What was learnt of the shapes of its answers.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Upstream:
         self.open = 0
         self.tunnels = 0
         self.closed = False
+        self.plain_answers = PlainAnswers()
         self._addresses = tuple(addresses)
         self._several = len(self._addresses) > 1
         self.rotation = Rotation(len(self._addresses), self.loop.time, probe_s=connect_timeout_s)

@@ -6,13 +6,14 @@ plain answer while the upstream may have switched (RFC 9110 §7.8 leaves that op
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gateway.edge.handshake import Handshake, check_switch
 from gateway.errors import UpstreamMalformed
 from gateway.upstream.answer import AnswerSink
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.exchange import Exchange, OutgoingRequest
+from gateway.upstream.reader import AnswerReader
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Upstream
@@ -55,21 +56,42 @@ class Upgrade(Exchange):
 class UpgradingConnection(UpstreamConnection):
     """Carries one handshake."""
 
-    __slots__ = ("_fields", "_upgrade")
+    __slots__ = ("_upgrade",)
 
     def __init__(self, pool: "Upstream", address: int, upgrade: Upgrade) -> None:
         super().__init__(pool, address)
         self._upgrade = upgrade
-        self._fields: list[tuple[bytes, bytes]] = []
 
-    def begin(self, exchange: Exchange, head: bytes, now: float, *, body_follows: bool) -> None:
+    def begin(self, exchange: Exchange, head: bytes, now: float, *, body_follows: bool = False) -> None:
         """Send the handshake; whatever comes back, no other request follows on this connection."""
         super().begin(exchange, head, now, body_follows=body_follows)
-        self._closing = True
+        self.closing = self._reads = True  # no answer is plain here: success without a switch is refused
+
+    def make_reader(self) -> AnswerReader:
+        """Make the reader of the handshake's answer."""
+        return UpgradeReader(self, self._upgrade)
+
+    def give_away(self) -> None:
+        """The upstream switched: no exchange is under way here, and whoever takes the transport owns it."""
+        self.exchange = None
+        self._drop_reader()
+        self.pool.forget_apart(self)
+        self.pool.proved(self)
+
+
+class UpgradeReader(AnswerReader):
+    """Reads the answer to a handshake."""
+
+    __slots__ = ("_fields", "_upgrade")
+
+    def __init__(self, connection: UpgradingConnection, upgrade: Upgrade) -> None:
+        super().__init__(connection)
+        self._upgrade = upgrade
+        self._fields: list[tuple[bytes, bytes]] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field line, kept as it came for the check of the 101."""
-        if not self.answered:
+        if not self._connection.answered:
             self._fields.append((name, value))
         super().on_header(name, value)
 
@@ -101,9 +123,7 @@ class UpgradingConnection(UpstreamConnection):
         head = b"\r\n".join(
             (b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade", b"Upgrade: websocket", *lines, b"\r\n")
         )
-        self.exchange = None
-        self._parser = None  # it and this connection refer to each other
-        self.pool.forget_apart(self)
-        self.pool.proved(self)
-        self._upgrade.switched(self.transport, head, rest)
+        transport = self._connection.transport
+        cast(UpgradingConnection, self._connection).give_away()
+        self._upgrade.switched(transport, head, rest)
         return True

@@ -24,14 +24,14 @@ class Verifier:
             rules: What tokens must say.
             clock: Unix seconds.
         """
-        self._keys = keys
+        self.keys = keys
         self._rules = rules
         self._clock = clock
 
     @property
     def generation(self) -> int:
         """Changes when signing keys change: what was verified under another generation must be verified again."""
-        return self._keys.generation
+        return self.keys.generation
 
     def verify_now(self, credential: Credential) -> Principal | None:
         """Verify without waiting.
@@ -44,13 +44,13 @@ class Verifier:
             VerifierUnavailable: Signing keys cannot be had now.
         """
         token = _readable(credential)
-        key = self._keys.find_key(key_id(token, self._rules))
+        key = self.keys.find_key(key_id(token, self._rules))
         if key is None:
             return None
         try:
             check_signature(token, key.public_key)
         except CredentialRejected:
-            if self._keys.may_refetch():  # the key may have been rotated under its name
+            if self.keys.may_refetch():  # the key may have been rotated under its name
                 return None
             raise
         return self._principal(token, credential.carrier)
@@ -64,11 +64,11 @@ class Verifier:
         """
         token = _readable(credential)
         until = asyncio.get_running_loop().time() + WAIT_S
-        key = await self._keys.fetch_key(key_id(token, self._rules))
+        key = await self.keys.fetch_key(key_id(token, self._rules))
         try:
             check_signature(token, key.public_key)
         except CredentialRejected:
-            newer = await self._keys.fetch_newer(key, max(0.0, until - asyncio.get_running_loop().time()))
+            newer = await self.keys.fetch_newer(key, max(0.0, until - asyncio.get_running_loop().time()))
             if newer is None:
                 raise
             check_signature(token, newer.public_key)

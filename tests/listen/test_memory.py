@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.listen.fast_lane import FastConnection
+from gateway.listen.fast_connection import FastConnection
 from tests.support.gateway import GatewayUnderTest
 from tests.support.upstream import until
 from tests.support.wire import request

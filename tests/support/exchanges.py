@@ -66,6 +66,12 @@ class KeptSink:
     answer: AnswerHead | None = None
     error: GatewayError | None = None
 
+    def whole(self, head: AnswerHead, body: bytes) -> None:
+        self.head(head)
+        if body:
+            self.body(body)
+        self.end()
+
     def head(self, head: AnswerHead) -> None:
         self.calls.append("head")
         self.answer = head

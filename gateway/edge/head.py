@@ -1,0 +1,232 @@
+"""A request head read from its bytes: the one plain shape that needs no parser, and what its fields say. Pure.
+
+`find_request_line` and `split_fields` know the strict grammar of RFC 9112 alone: CRLF, HTTP/1.1, no folding, no blank
+before the colon. Whatever differs by a byte is not refused here but not read at all: aiohttp's parser is the judge of
+the unusual (docs/decisions/013).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from gateway.edge import slots
+from gateway.edge.fields import Field, JudgedFields, connection_options, judge_fields
+from gateway.edge.forwarded import Forwarded
+from gateway.edge.host import Host, parse_host
+from gateway.errors import CodingUnsupported, ExpectationFailed, HostInvalid, RequestMalformed
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+_METHODS = rb"GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS"
+_REQUEST_LINE = re.compile(rb"(" + _METHODS + rb") (/[!-~]*+) HTTP/1\.1\r\n")
+_LINE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+"
+_FIELDS = re.compile(rb"(?:" + _LINE + rb"\r\n)++")
+# What a plain head may begin with, cut anywhere: in its request line, in a line of its fields, or in a line's end.
+_MORE_LINES = rb"(?:" + _LINE + rb"\r\n)*+(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]*+|" + _LINE + rb"\r?|\r)"
+_MORE = re.compile(_MORE_LINES)
+_BEGINNING = re.compile(
+    rb"[A-Z]{0,7}+|(?:" + _METHODS + rb") (?:/[!-~]*+)?+(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:1\r?)?)?)?)?)?)?)?)?)?"
+    rb"|(?:" + _METHODS + rb") /[!-~]*+ HTTP/1\.1\r\n" + _MORE_LINES
+)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_NOTHING_FORWARDED = Forwarded()
+_FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
+
+
+@dataclass(slots=True)  # not frozen: one per request whose fields were not seen lately
+class Head:
+    """A field section after judgement: all that can be said without the request line and the connection.
+
+    Shared by all requests that bring the same bytes; nobody writes to it, but for `digest`.
+
+    Attributes:
+        received: Field lines in order, values without surrounding blanks.
+        fields: The same, judged.
+        content_length: Bytes of the body, None when chunked or absent.
+        chunked: The body comes in chunks.
+        options: Lower-cased options of Connection.
+        closes: `close` is among them.
+        upgrade: The Upgrade field of a request that asks to switch protocols, else None.
+        continue_wanted: The client waits for 100 before it sends the body.
+        plain: Nothing here asks for more than an answer: no chunks, no upgrade, no `Expect`.
+        passing: Lines for the upstream, each with its CRLF: Host, then those that pass as they came.
+        digest: The pipeline's note about the one token in here: a hash; empty for none; None until it looked.
+    """
+
+    received: Sequence[Field]
+    fields: JudgedFields
+    host: Host
+    forwarded: Forwarded
+    content_length: int | None
+    chunked: bool
+    options: frozenset[bytes]
+    closes: bool
+    upgrade: bytes | None
+    continue_wanted: bool
+    plain: bool
+    passing: bytes
+    digest: bytes | None = None
+
+
+def find_request_line(data: bytes) -> tuple[bytes, bytes, int] | None:
+    """Read a request line of the plain shape.
+
+    Args:
+        data: Begins with the line.
+
+    Returns:
+        Method, target and the place behind the CRLF; None when it is anything else.
+    """
+    match = _REQUEST_LINE.match(data)
+    return (match[1], match[2], match.end()) if match is not None else None
+
+
+def split_fields(section: bytes) -> list[Field] | None:
+    """Split a field section of the plain shape.
+
+    Args:
+        section: Field lines, each with its CRLF.
+
+    Returns:
+        Names and values, values without surrounding blanks; None when any line is not of the plain shape.
+    """
+    if _FIELDS.fullmatch(section) is None:
+        return None
+    lines = section.split(b"\r\n")
+    lines.pop()
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        fields.append((name, value.strip(b" \t")))
+    return fields
+
+
+def may_become_plain(data: bytes, start: int = 0) -> bool:
+    """Tell whether bytes without the end of a head can still become a plain one.
+
+    Args:
+        data: The head so far.
+        start: Where a line begins up to which it was judged before; each line is then judged once.
+    """
+    return (_MORE if start else _BEGINNING).fullmatch(data, start) is not None
+
+
+def judge_head(received: Sequence[Field]) -> Head:
+    """Judge a request's field lines, and prepare those that go up.
+
+    Raises:
+        RequestMalformed: And its kin in `errors.py`: the first part that cannot stand.
+    """
+    fields = judge_fields(received)
+    lifted = fields.lifted
+    host_value = lifted[slots.HOST]
+    if host_value is None:
+        raise HostInvalid("host_missing")
+    host = parse_host(host_value)
+    forwarded = _forwarded(fields) if any(lifted[_FORWARDED_FIRST:_FORWARDED_END]) else _NOTHING_FORWARDED
+    content_length, chunked = _framing(lifted[slots.CONTENT_LENGTH], lifted[slots.TRANSFER_ENCODING])
+    options = connection_options(fields) if lifted[slots.CONNECTION] is not None else _NO_OPTIONS
+    upgrade = lifted[slots.UPGRADE] if b"upgrade" in options else None
+    expect = lifted[slots.EXPECT]
+    if expect is not None and expect.lower() != b"100-continue":
+        raise ExpectationFailed
+    waits = expect is not None
+    plain = not (chunked or waits or upgrade is not None)
+    lines = b"\r\n".join((b"Host: " + host.raw, *fields.lines, b""))
+    closes = b"close" in options
+    return Head(
+        received, fields, host, forwarded, content_length, chunked, options, closes, upgrade, waits, plain, lines
+    )
+
+
+def _forwarded(fields: JudgedFields) -> Forwarded:
+    return Forwarded(
+        for_=tuple(fields.all(slots.FORWARDED_FOR)),
+        proto=fields.once(slots.FORWARDED_PROTO),
+        host=fields.once(slots.FORWARDED_HOST),
+        port=fields.once(slots.FORWARDED_PORT),
+        request_id=fields.once(slots.REQUEST_ID),
+    )
+
+
+def _framing(length: bytes | None, coding: bytes | None) -> tuple[int | None, bool]:
+    """Content-Length or chunks, never both, never a coding we would have to undo (RFC 9112 §6.1–6.3)."""
+    if coding is not None:
+        if length is not None:
+            raise RequestMalformed("framing_conflict")
+        if coding.lower() != b"chunked":
+            raise CodingUnsupported
+        return None, True
+    if length is None:
+        return None, False
+    if _LENGTH.fullmatch(length) is None:
+        raise RequestMalformed("content_length_invalid")
+    return int(length), False
+
+
+class RecentHeads:
+    """Field sections judged lately: clients repeat theirs, and what they say does not change.
+
+    Kept by a hash, because a field section holds secrets, and in two generations, because secrets must not stay: what
+    nobody sent for one or two generations is gone. Only what comes a second time is kept at all: a section that is
+    different every time (a trace context, say) would cost its memory for nothing.
+    """
+
+    __slots__ = ("_new", "_old", "_once", "capacity")
+
+    LONGEST = 4096
+    """Bytes of a section that is remembered."""
+
+    def __init__(self, capacity: int = 2048) -> None:
+        """Remember nothing yet.
+
+        Args:
+            capacity: Sections of one generation; a full one gets old before its time.
+        """
+        self.capacity = capacity
+        self._new: dict[bytes, Head] = {}
+        self._old: dict[bytes, Head] = {}
+        self._once: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._old)
+
+    def judged(self, section: bytes) -> Head | None:
+        """Judge a field section, or remember how it was judged.
+
+        Returns:
+            None when it is not of the plain shape.
+
+        Raises:
+            RequestMalformed: And its kin: the first part that cannot stand.
+        """
+        digest = sha256(section).digest()
+        head = self._new.get(digest)
+        if head is None:
+            head = self._old.pop(digest, None)
+            if head is not None:
+                self._keep(digest, head)
+                return head
+            received = split_fields(section)
+            if received is None:
+                return None
+            head = judge_head(received)
+            if digest in self._once:
+                self._keep(digest, head)
+            elif len(section) <= self.LONGEST:
+                if len(self._once) >= self.capacity:
+                    self._once.clear()
+                self._once.add(digest)
+        return head
+
+    def _keep(self, digest: bytes, head: Head) -> None:
+        if len(self._new) >= self.capacity:
+            self.grow_old()
+        self._new[digest] = head
+
+    def grow_old(self) -> None:
+        """Begin a new generation; the one before the last is forgotten."""
+        self._old, self._new = self._new, {}
+        self._once.clear()

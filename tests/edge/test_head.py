@@ -1,0 +1,191 @@
+"""The plain head: what is read without a parser reads as llhttp has it, and everything else is left alone."""
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.edge.head import END_OF_HEAD, RecentHeads, find_request_line, may_become_plain, split_fields
+from gateway.errors import HostInvalid
+
+SECTION = b"Host: app.example.test\r\nAccept: */*\r\n"
+PIECES = [
+    b"GET", b"POST", b"get", b" ", b"  ", b"\t", b"/", b"/a?b", b"*", b"http://x/", b"HTTP/1.1", b"HTTP/1.0", b"\r\n",
+    b"\n", b"\r", b"Host", b"Host:", b"X-A", b":", b" : ", b"v", b"\xff", b"\x00", b"\x7f", b"a b",
+    b",", b'"', b"\r\n\r\n",
+]  # fmt: skip
+noise = st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join)
+tokens = st.text("abcXYZ019!#$%&'*+-.^_`|~", min_size=1, max_size=8).map(str.encode)
+values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=12).map(
+    lambda text: text.encode("latin-1")
+)
+blanks = st.sampled_from([b"", b" ", b"\t", b"  "])
+lines = st.tuples(tokens, blanks, values, blanks).map(lambda p: (p[0], p[2], p[0] + b":" + p[1] + p[2] + p[3]))
+
+
+class Parsed:
+    """What llhttp makes of a request."""
+
+    def __init__(self, data: bytes) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.target = b""
+        self.whole = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(data)
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.whole = True
+
+
+def head_of(section: bytes) -> bytes:
+    return b"GET /x?y HTTP/1.1\r\n" + section + b"\r\n"
+
+
+@given(st.lists(lines, min_size=1, max_size=8))
+def test_plain_fields_read_as_llhttp_reads_them(given_lines: list[tuple[bytes, bytes, bytes]]) -> None:
+    section = b"".join(line + b"\r\n" for _, _, line in given_lines)
+
+    fields = split_fields(section)
+
+    assert fields == [(name, value.strip(b" \t")) for name, value, _ in given_lines]
+    framing = {b"content-length", b"transfer-encoding", b"connection", b"upgrade"}
+    if not framing & {name.lower() for name, _, _ in given_lines}:
+        assert Parsed(head_of(section)).fields == fields
+
+
+@given(noise)
+def test_whatever_is_read_here_llhttp_reads_alike(section: bytes) -> None:
+    fields = split_fields(section)
+
+    if fields is not None:
+        parsed = Parsed(head_of(section))
+        assert parsed.whole
+        assert parsed.fields == fields
+        assert END_OF_HEAD not in section
+
+
+@given(noise)
+def test_whatever_is_read_as_a_request_line_llhttp_reads_alike(data: bytes) -> None:
+    line = find_request_line(data)
+
+    if line is not None:
+        method, target, end = line
+        parsed = Parsed(data[:end] + b"Host: a\r\n\r\n")
+        assert (parsed.parser.get_method(), parsed.target, parsed.parser.get_http_version()) == (method, target, "1.1")
+        assert data[end - 2 : end] == b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /x HTTP/1.0\r\n",
+        b"GET /x HTTP/1.1\n",
+        b"GET  /x HTTP/1.1\r\n",
+        b"GET x HTTP/1.1\r\n",
+        b"GET http://a/ HTTP/1.1\r\n",
+        b"GET /x y HTTP/1.1\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\n",
+        b"get /x HTTP/1.1\r\n",
+        b"TRACE /x HTTP/1.1\r\n",
+        b"\r\nGET /x HTTP/1.1\r\n",
+        b"GET /x HTTP/1.1 \r\n",
+    ],
+)
+def test_other_request_lines_are_not_read(line: bytes) -> None:
+    assert find_request_line(line + SECTION) is None
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        b"",
+        b"Host : a\r\n",
+        b"Host: a\r\n b\r\n",
+        b"Host: a\nB: c\r\n",
+        b": a\r\n",
+        b"A: \x00\r\n",
+        b"A\r\n",
+        b"A: b\r\n\r\n",
+    ],
+)
+def test_other_sections_are_not_read(section: bytes) -> None:
+    assert split_fields(section) is None
+
+
+@given(st.lists(lines, min_size=1, max_size=4), st.data())
+def test_every_beginning_of_a_plain_head_may_become_one(
+    given_lines: list[tuple[bytes, bytes, bytes]], data: st.DataObject
+) -> None:
+    whole = head_of(b"".join(line + b"\r\n" for _, _, line in given_lines))
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    beginning = whole[:cut]
+
+    assert may_become_plain(beginning)
+    start = beginning.rfind(b"\n") + 1
+    if start:
+        assert may_become_plain(beginning, start)
+
+
+@given(noise, noise)
+def test_what_cannot_become_plain_never_does(beginning: bytes, rest: bytes) -> None:
+    whole = beginning + rest
+    end = whole.find(END_OF_HEAD)
+    if END_OF_HEAD in beginning or end < 0 or may_become_plain(beginning):
+        return
+    line = find_request_line(whole)
+
+    assert line is None or split_fields(whole[line[2] : end + 2]) is None
+
+
+def test_a_section_is_judged_once_when_it_comes_again_and_again() -> None:
+    heads = RecentHeads()
+
+    first, second, third = (heads.judged(SECTION) for _ in range(3))
+
+    assert first is not second
+    assert second is third
+    assert second is not None
+    assert second.passing == b"Host: app.example.test\r\nAccept: */*\r\n"
+
+
+def test_sections_nobody_sends_any_more_are_forgotten() -> None:
+    heads = RecentHeads()
+    kept = [heads.judged(SECTION) for _ in range(2)][1]
+
+    heads.grow_old()
+    assert heads.judged(SECTION) is kept
+    heads.grow_old()
+    heads.grow_old()
+
+    assert len(heads) == 0
+
+
+def test_memory_of_sections_is_bounded() -> None:
+    heads = RecentHeads(capacity=10)
+    for number in range(1000):
+        for _ in range(3):
+            heads.judged(b"Host: a\r\nX: %d\r\n" % number)
+
+    assert len(heads) <= 20
+
+
+def test_long_sections_are_not_remembered() -> None:
+    heads = RecentHeads()
+    for _ in range(3):
+        heads.judged(b"Host: a\r\nX: " + b"x" * RecentHeads.LONGEST + b"\r\n")
+
+    assert len(heads) == 0
+
+
+def test_a_section_that_is_refused_is_refused_every_time() -> None:
+    heads = RecentHeads()
+    for _ in range(3):
+        with pytest.raises(HostInvalid):
+            heads.judged(b"Accept: */*\r\n")
+    assert len(heads) == 0
