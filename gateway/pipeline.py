@@ -231,15 +231,15 @@ class Pipeline:
         arrived, rule = way.arrived, way.rule
         incoming, head, raw = arrived.incoming, arrived.head, arrived.target.raw
         method, lifted = incoming.method, head.fields.lifted
-        handshake, own_lines = None, b""
+        handshake, own_lines, length = None, b"", arrived.content_length
         if head.upgrade is not None:
             handshake = judge_handshake(arrived)
         if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
             own_lines = _kept_credentials(way, self.rooms.issuers)
         if head.chunked:
             own_lines += b"Transfer-Encoding: chunked\r\n"
-        elif head.content_length is not None:
-            own_lines += b"Content-Length: %d\r\n" % head.content_length
+        elif length is not None:
+            own_lines += b"Content-Length: %d\r\n" % length
         if handshake is not None:
             own_lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         # One join: it copies each byte once, which formatting with `%` does not.
@@ -256,11 +256,11 @@ class Pipeline:
                 incoming.request_id.encode("ascii"),
                 b"\r\n",
                 arrived.view.lines,
-                trace_lines(head.fields),
+                trace_lines(head.fields, incoming.traceparent),
                 b"\r\n",
             )
         )
-        has_body = head.chunked or bool(head.content_length)
+        has_body = head.chunked or bool(length)
         cors = self._cors_lines(way) if lifted[slots.ORIGIN] is not None else b""
         return Departure(
             data,

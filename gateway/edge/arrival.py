@@ -2,18 +2,17 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gateway.edge import slots
 from gateway.edge.fields import Field, JudgedFields
 from gateway.edge.forwarded import ClientView, ForwardingTrust
-from gateway.edge.head import Head, judge_head
+from gateway.edge.head import TRACEPARENT, Head, judge_head
 from gateway.edge.host import Host
 from gateway.edge.target import Target, parse_target
 from gateway.errors import MethodRefused, RequestMalformed, VersionUnsupported
 
-_TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 _WEIGHT = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
@@ -29,7 +28,9 @@ class Incoming:
         scheme: `http` or `https`, of the listener.
         request_id: Ours; a trusted proxy's takes its place during arrival.
         http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
-        head: The fields' judgement, where the lane has it already.
+        head: The fields' judgement, where the lane has it already; then without the two that follow.
+        traceparent: Well-formed, and the only one.
+        content_length: Bytes of the body.
     """
 
     method: str
@@ -41,6 +42,8 @@ class Incoming:
     http10: bool = False
     version_known: bool = True
     head: Head | None = None
+    traceparent: bytes | None = None
+    content_length: int | None = None
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
@@ -63,9 +66,15 @@ class Arrived:
         return self.head.host
 
     @property
+    def content_length(self) -> int | None:
+        """Bytes of the body, None when chunked or absent."""
+        given = self.incoming.content_length
+        return self.head.content_length if given is None else given
+
+    @property
     def has_body(self) -> bool:
         """A body follows the head, possibly an empty chunked one."""
-        return self.head.chunked or bool(self.head.content_length)
+        return self.head.chunked or bool(self.content_length)
 
     @property
     def keep_alive(self) -> bool:
@@ -126,47 +135,48 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     return Arrived(incoming, head, parse_target(incoming.target), view)
 
 
-class _RandomHex:
+def _random_digits(count: int) -> Iterator[str]:
     """Hex digits from the system's generator, fetched a page at a time: ids must not cost a system call each."""
-
-    __slots__ = ("_at", "_digits")
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Throw away what is left: after a fork two processes would hand out the same."""
-        self._digits, self._at = "", 0
-
-    def take(self, count: int) -> str:
-        """The next `count` digits."""
-        end = self._at + count
-        if end > len(self._digits):
-            self._digits, self._at, end = os.urandom(4096).hex(), 0, count
-        start, self._at = self._at, end
-        return self._digits[start:end]
+    while True:
+        page = os.urandom(4096).hex()
+        for start in range(0, len(page) - count + 1, count):
+            yield page[start : start + count]
 
 
-_random_hex = _RandomHex()
-os.register_at_fork(after_in_child=_random_hex.forget)
+_request_ids = _random_digits(32)
+_traces = _random_digits(48)
+
+
+def _reseed() -> None:
+    """Throw away what is left after a fork: two processes would hand out the same."""
+    global _request_ids, _traces
+    _request_ids, _traces = _random_digits(32), _random_digits(48)
+
+
+os.register_at_fork(after_in_child=_reseed)
 
 
 def new_request_id() -> str:
     """32 hex digits, unique."""
-    return _random_hex.take(32)
+    return next(_request_ids)
 
 
-def trace_lines(fields: JudgedFields) -> bytes:
+def trace_lines(fields: JudgedFields, given: bytes | None = None) -> bytes:
     """The W3C trace context that goes up (Trace Context §3.2): the caller's trace with a span of ours, or a new trace.
+
+    Args:
+        fields: As judged.
+        given: The caller's traceparent, where it is not among them.
 
     Returns:
         A `traceparent` line and, when it belongs to it, the caller's `tracestate`, each with its CRLF.
     """
-    given = fields.lifted[slots.TRACEPARENT]
-    match = _TRACEPARENT.fullmatch(given) if given is not None and slots.TRACEPARENT not in fields.doubled else None
+    if given is None:
+        given = fields.once(slots.TRACEPARENT)
+    match = TRACEPARENT.fullmatch(given) if given is not None else None
     if match is None:
-        digits = _random_hex.take(48)
+        digits = next(_traces)
         return f"traceparent: 00-{digits[:32]}-{digits[32:]}-00\r\n".encode("ascii")
     state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
-    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], _random_hex.take(16).encode("ascii"), match[2], kept)
+    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], next(_traces)[:16].encode("ascii"), match[2], kept)

@@ -53,7 +53,7 @@ def judge_handshake(arrived: Arrived) -> Handshake | None:
         raise HandshakeMalformed("upgrade_to_several")
     if incoming.method != "GET" or incoming.http10:
         raise HandshakeMalformed("upgrade_method")
-    if arrived.head.chunked or arrived.head.content_length is not None:
+    if arrived.head.chunked or arrived.content_length is not None:
         raise HandshakeMalformed("upgrade_with_body")
     if any(folded(option).startswith(_OURS) for option in connection_options(arrived.fields)):
         raise HandshakeMalformed("upgrade_nominated")

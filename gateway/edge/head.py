@@ -30,6 +30,10 @@ _BEGINNING = re.compile(
     rb"|(?:" + _METHODS + rb") /[!-~]*+ HTTP/1\.1\r\n" + _MORE_LINES
 )
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+"""Version 00 (Trace Context §3.2.2); groups: trace id, flags."""
+_TRACE_LINE = re.compile(rb"\r\ntraceparent: (" + TRACEPARENT.pattern + rb")(?=\r\n)")
+_LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _NOTHING_FORWARDED = Forwarded()
 _FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
@@ -103,6 +107,28 @@ def split_fields(section: bytes) -> list[Field] | None:
     return fields
 
 
+def take_changing(section: bytes) -> tuple[bytes, bytes | None, int | None]:
+    """Take out the two lines that honest clients change with every request: the trace context and the body's size.
+
+    Without them a section repeats, and is judged once (`RecentHeads`). Only the first of its kind is taken, in the
+    spelling clients use; whoever finds another in what is left has found a doubled field.
+
+    Args:
+        section: Field lines, each with its CRLF.
+
+    Returns:
+        What is left, the traceparent and the Content-Length.
+    """
+    trace, length = None, None
+    at = section.find(b"\r\ntraceparent: ")
+    if at >= 0 and (match := _TRACE_LINE.match(section, at)) is not None:
+        trace, section = match[1], section[:at] + section[match.end() :]
+    at = section.find(b"ontent-")
+    if at >= 0 and (match := _LENGTH_LINE.search(section, at - 3)) is not None:
+        length, section = int(match[1]), section[: match.start()] + section[match.end() :]
+    return section, trace, length
+
+
 def may_become_plain(data: bytes, start: int = 0) -> bool:
     """Tell whether bytes without the end of a head can still become a plain one.
 
@@ -171,7 +197,7 @@ class RecentHeads:
 
     Kept by a hash, because a field section holds secrets, and in two generations, because secrets must not stay: what
     nobody sent for one or two generations is gone. Only what comes a second time is kept at all: a section that is
-    different every time (a trace context, say) would cost its memory for nothing.
+    different every time would cost its memory for nothing.
     """
 
     __slots__ = ("_new", "_old", "_once", "capacity")
@@ -192,6 +218,10 @@ class RecentHeads:
 
     def __len__(self) -> int:
         return len(self._new) + len(self._old)
+
+    def recall(self, section: bytes) -> Head | None:
+        """Remember how these bytes were judged; None when they are not remembered, whatever they are."""
+        return self._new.get(sha256(section).digest())
 
     def judged(self, section: bytes) -> Head | None:
         """Judge a field section, or remember how it was judged.

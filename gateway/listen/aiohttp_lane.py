@@ -104,7 +104,7 @@ class AiohttpLane:
 
     async def _own(self, request: web.BaseRequest, way: Way, endpoint: Endpoint) -> Answer:
         async def read_body(cap: int) -> bytes:
-            if (way.arrived.head.content_length or 0) > cap:
+            if (way.arrived.content_length or 0) > cap:
                 raise ContentTooLarge
             self._invite_body(request, way)
             body = bytearray()

@@ -5,8 +5,9 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from gateway.answer import Answer
+from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.edge.head import END_OF_HEAD, Head, find_request_line, may_become_plain
+from gateway.edge.head import END_OF_HEAD, Head, find_request_line, may_become_plain, take_changing
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
 from gateway.listen.aiohttp_connection import LINGER_S
 from gateway.listen.relay import Relay
@@ -41,6 +42,11 @@ class FastConnection(asyncio.Protocol):
         "_exchange",
         "_forwarded",
         "_gone",
+        "_head_bytes",
+        "_head_bytes",
+        "_head_bytes",
+        "_head_bytes",
+        "_head_bytes",
         "_lane",
         "_lines_end",
         "_peer",
@@ -59,7 +65,8 @@ class FastConnection(asyncio.Protocol):
     def __init__(self, lane: "FastLane") -> None:
         self._lane = lane
         self._buffer = self._body = b""
-        self._body_left = 0  # bytes of the body under way that did not arrive yet
+        self._head_bytes = 0  # of the request under way
+        self._body_left = 0  # bytes of its body that did not arrive yet
         self._seen = self._lines_end = 0  # of a head that is not whole: bytes looked at, and where its last line begins
         self._relay: Relay | None = None
         self._exchange: Exchange | None = None
@@ -119,8 +126,9 @@ class FastConnection(asyncio.Protocol):
             self._proceed()
         else:
             self._buffer = data
-            end = -1 if self._writing_paused else data.find(END_OF_HEAD)
-            if end < 0:
+            # Mostly the head is all that came; `_begin` looks for an earlier end unless it knows these very fields.
+            end = len(data) - 4 if data.endswith(END_OF_HEAD) else data.find(END_OF_HEAD)
+            if end < 0 or self._writing_paused:
                 self._since = self._lane.loop.time()
                 self._proceed()
             elif self._begin(end) and not self._busy:
@@ -166,30 +174,18 @@ class FastConnection(asyncio.Protocol):
         return False
 
     def _begin(self, end: int) -> bool:
-        """Judge the head that ends here, and start on the request; False when the connection was handed over."""
-        lane, buffer, limits = self._lane, self._buffer, self._lane.limits
+        """Start on the first request in the buffer, whose head ends here; False when the connection was handed over."""
         self._started = time.perf_counter()
-        line = find_request_line(buffer)
-        if line is None or end + 4 > limits.head_bytes:
-            return self._hand_over()
+        arrived = self._arrive(end)
+        if arrived is None:
+            return False
+        lane = self._lane
         way: Way | None = None
-        try:
-            head = lane.heads.judged(buffer[line[2] : end + 2])
-            if head is None or head.chunked or len(head.received) > limits.head_fields:
-                return self._hand_over()
-            if not head.plain:
-                return self._lend(end, head)
-            incoming = Incoming(
-                _METHODS[line[0]], line[1], head.received, self._peer, lane.scheme, new_request_id(), False, True, head
-            )
-            arrived = lane.pipeline.arrive(incoming)
-        except GatewayError:
-            return self._hand_over()
         try:
             way = lane.pipeline.direct(arrived)
             if way.endpoint is not None or way.preflight is not None:
-                return self._lend(end, head)
-            self._consume(end + 4, head.content_length or 0)
+                return self._hand_over(self._head_bytes + self._body_left)
+            self._consume()
             self._way = way
             if lane.pipeline.known(way):
                 self._forward(way)
@@ -198,13 +194,53 @@ class FastConnection(asyncio.Protocol):
                 self._resolving = lane.loop.create_task(self._resolve(way))
         except Exception as error:  # noqa: BLE001 - the outer edge: nothing may escape unanswered
             if way is None:
-                self._consume(end + 4, head.content_length or 0)
-            self._refuse(error, incoming, arrived, way)
+                self._consume()
+            self._refuse(error, arrived.incoming, arrived, way)
         return True
 
-    def _consume(self, size: int, length: int) -> None:
-        """Take a head of this size off the buffer, and as much of its body as is there."""
-        buffer = self._buffer
+    def _arrive(self, end: int) -> Arrived | None:
+        """Judge the first head in the buffer; None when it is not plain and the connection was handed over.
+
+        Args:
+            end: Where the head ends, unless it holds an earlier end; then its fields are none that are remembered.
+        """
+        lane, buffer, limits = self._lane, self._buffer, self._lane.limits
+        line = find_request_line(buffer)
+        if line is None:
+            self._hand_over()
+            return None
+        method, target, start = line
+        trace = length = None
+        try:
+            head = lane.heads.recall(buffer[start : end + 2])
+            if head is None:
+                end = buffer.find(END_OF_HEAD)
+                section, trace, length = take_changing(buffer[start : end + 2])
+                head = lane.heads.judged(section)
+            if head is None or not _is_sound(head, trace, length):
+                self._hand_over()
+                return None
+            if (
+                end + 4 > limits.head_bytes or len(head.received) + 2 > limits.head_fields
+            ):  # two may have been taken out
+                self._hand_over()
+                return None
+            self._head_bytes, self._body_left = end + 4, length or head.content_length or 0
+            if not head.plain:
+                self._hand_over(0 if head.chunked else self._head_bytes + self._body_left)
+                return None
+            fields, peer, scheme = head.received, self._peer, lane.scheme
+            method_name, request_id = _METHODS[method], new_request_id()
+            return lane.pipeline.arrive(
+                Incoming(method_name, target, fields, peer, scheme, request_id, False, True, head, trace, length)
+            )
+        except GatewayError:
+            self._hand_over()
+            return None
+
+    def _consume(self) -> None:
+        """Take the judged head off the buffer, and as much of its body as is there."""
+        buffer, size, length = self._buffer, self._head_bytes, self._body_left
         self._seen = self._lines_end = 0
         if not length:
             self._buffer = buffer[size:] if len(buffer) > size else b""
@@ -349,12 +385,15 @@ class FastConnection(asyncio.Protocol):
             else:
                 self.transport.close()  # TLS says goodbye, and itself throws away what comes until the client does too
 
-    def _lend(self, end: int, head: Head) -> bool:
-        """Hand over for one request, whose extent is known: the head that ends here, and its body. Gives False."""
-        return self._hand_over(end + 4 + (head.content_length or 0))
-
     def _hand_over(self, lent_bytes: int = 0) -> bool:
-        """Give the connection, with the bytes of this request and what follows, to the aiohttp lane. Gives False."""
+        """Give the connection, with the bytes of this request and what follows, to the aiohttp lane.
+
+        Args:
+            lent_bytes: Bytes of this request, if it is to come back when nothing follows; 0 gives it away.
+
+        Returns:
+            False, which says so.
+        """
         lane, transport, received = self._lane, self.transport, self._buffer
         lane.forget(self)
         self._leave()
@@ -393,3 +432,10 @@ class FastConnection(asyncio.Protocol):
                 self._relay.keep_alive = False
         elif not self._busy and not self._buffer:
             self.transport.close()
+
+
+def _is_sound(head: Head, trace: bytes | None, length: int | None) -> bool:
+    """Tell whether what was taken out of a head stood in it once, and beside nothing that contradicts it."""
+    if length is not None and (head.content_length is not None or head.chunked):
+        return False
+    return trace is None or head.fields.lifted[slots.TRACEPARENT] is None

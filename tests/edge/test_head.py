@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.edge.head import END_OF_HEAD, RecentHeads, find_request_line, may_become_plain, split_fields
+from gateway.edge.head import (
+    END_OF_HEAD,
+    RecentHeads,
+    find_request_line,
+    may_become_plain,
+    split_fields,
+    take_changing,
+)
 from gateway.errors import HostInvalid
 
 SECTION = b"Host: app.example.test\r\nAccept: */*\r\n"
@@ -189,3 +196,55 @@ def test_a_section_that_is_refused_is_refused_every_time() -> None:
         with pytest.raises(HostInvalid):
             heads.judged(b"Accept: */*\r\n")
     assert len(heads) == 0
+
+
+TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("name", [b"Content-Length", b"content-length"])
+def test_lines_that_change_with_every_request_are_taken_out(name: bytes) -> None:
+    section = b"Host: a\r\ntraceparent: %b\r\nA: b\r\n%b: 12\r\nC: d\r\n" % (TRACE, name)
+
+    assert take_changing(section) == (b"Host: a\r\nA: b\r\nC: d\r\n", TRACE, 12)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Content-Length: 1",
+        b"Content-Length : 1",
+        b"Content-Length:1",
+        b"Content-Length: +1",
+        b"Content-Length: 1, 1",
+        b"Content-Length: " + b"1" * 19,
+        b"CONTENT-LENGTH: 1",
+        b"Traceparent: " + TRACE,
+        b"traceparent: x",
+        b"traceparent: 01" + TRACE[2:],
+        b"X: traceparent: " + TRACE,
+    ],
+)
+def test_lines_in_another_spelling_stay(line: bytes) -> None:
+    section = b"Host: a\r\n" + line + b"\r\nA: b\r\n"
+
+    assert take_changing(section) == (section, None, None)
+
+
+@given(st.lists(st.sampled_from([b"Content-Length: 5", b"traceparent: " + TRACE, b"A: b", b"content-length: 6"])))
+def test_what_is_taken_out_and_what_is_left_make_the_whole(chosen: list[bytes]) -> None:
+    section = b"Host: a\r\n" + b"".join(line + b"\r\n" for line in chosen)
+
+    left, trace, length = take_changing(section)
+
+    taken = ([b"traceparent: " + trace] if trace else []) + (
+        [line for line in chosen if line.lower() == b"content-length: %d" % length][:1] if length is not None else []
+    )
+    assert sorted(left.split(b"\r\n")[:-1] + taken) == sorted(section.split(b"\r\n")[:-1])
+
+
+def test_only_sections_that_are_known_are_recalled() -> None:
+    heads = RecentHeads()
+
+    assert [heads.recall(SECTION) for _ in range(3)] == [None] * 3
+    kept = [heads.judged(SECTION) for _ in range(2)][1]
+    assert heads.recall(SECTION) is kept
