@@ -31,8 +31,10 @@ FORWARDED = b"x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-por
 OURS = (*IDENTITY, *FORWARDED, b"x-request-id", b"traceparent")
 FRAMING = (b"content-length", b"transfer-encoding")
 DROPPED_REQUEST = re.compile(
-    rb"x-actor-.*|x-organization-.*|x-forwarded-.*|x-request-id|x-real-ip|remote-user"
-    rb"|connection|keep-alive|te|proxy-authorization"
+    rb"x-actor-.*|x-organization-.*|x-subscription-.*|x-feature-flags|x-request-id|x-forwarded-.*|forwarded|x-real-ip"
+    rb"|x-original-.*|x-rewrite-url|x-envoy-.*|x-clerk-.*|x-auth-request-.*|remote-(?:user|groups|email|name)"
+    rb"|x-goog-iap-.*|x-goog-authenticated-user-.*|cf-access-.*|x-pomerium-.*|x-authentik-.*|x-consumer-.*"
+    rb"|connection|keep-alive|te|proxy-authorization|http2-settings"
 )
 DROPPED_ANSWER = re.compile(
     rb"x-actor-.*|x-organization-.*|x-forwarded-.*|x-request-id"

@@ -121,7 +121,12 @@ def requests(draw: Draw, number: int) -> bytes:
     version = draw(rarely(st.just(b"HTTP/1.1"), one_of(words.ODD_VERSIONS), 12))
     with_body = draw(rarely(st.just(method in (b"POST", b"PUT", b"PATCH")), st.booleans(), 6))
     framing, body = draw(framed(with_body))
-    lines = [*draw(HOSTS), *draw(LINES), *framing]
+    lines = [
+        *draw(HOSTS),
+        *draw(LINES),
+        *framing,
+        *[b"X-Fill: v"] * draw(rarely(st.just(0), st.integers(115, 130), 25)),
+    ]
     if draw(st.booleans()):
         lines = draw(st.permutations(lines))
     first = method + draw(SPACES) + target + draw(SPACES) + version + draw(ENDS)
@@ -132,10 +137,14 @@ def requests(draw: Draw, number: int) -> bytes:
 @st.composite
 def streams(draw: Draw) -> Sent:
     """Several requests on one connection, perhaps damaged, cut into pieces with pauses between."""
-    stream = b"".join(draw(requests(number)) for number in range(draw(st.integers(1, 4))))
+    made = [draw(requests(number)) for number in range(draw(st.integers(1, 4)))]
+    if draw(rarely(st.just(False), st.just(True), 5)):
+        made = made[:2] * 4  # what a lane remembers of a head must be what it said of it first
+    stream = b"".join(made)
+    heads = [place.end() for place in re.finditer(b"\r\n\r\n", stream)] or [0]
     for _ in range(draw(rarely(st.just(0), st.integers(1, 2), 5))):
         place, wedge = draw(st.integers(0, len(stream))), draw(one_of(words.WEDGES))
         stream = stream[:place] + wedge + stream[place + draw(st.integers(0, 3)) :]
     assume(len(stream) < ONE_READ)
-    cuts = draw(st.lists(st.integers(0, 2 * len(stream)), max_size=5))
+    cuts = draw(st.lists(st.one_of(st.sampled_from(heads), st.integers(0, 2 * len(stream))), max_size=5))
     return Sent(stream, cuts, draw(st.lists(st.booleans(), min_size=1, max_size=6)))

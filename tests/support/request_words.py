@@ -5,6 +5,7 @@ ODD_METHODS = [b"TRACE", b"CONNECT", b"get", b"FOO", b"M-SEARCH", b"PROPFIND", b
 PATHS = [b"/public/%d"] * 6 + [
     b"/public/%d?a=1&b=%%zz",
     b"/private/%d",
+    b"/private/%d",
     b"/optional/%d",
     b"/stripped/%d",
     b"/cors/%d",
