@@ -25,6 +25,7 @@ SETTINGS: dict[str, Any] = {
     "upstreams": {"app": {"idle_timeout": "1s", "max_connections": CONNECTIONS, "queue_timeout": "10s"}},
 }
 MIB = 1 << 20
+TRACE = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def crowd(stack: AsyncExitStack, gateway: GatewayUnderTest, count: int) -> list[Wire]:
@@ -164,6 +165,8 @@ async def test_d02_five_hundred_clients_that_hardly_read_fill_no_memory_and_free
     [
         ("/public/x", [f"X-{number}: v" for number in range(127)], {200}),
         ("/public/x", [f"X-{number}: v" for number in range(128)], {431}),
+        ("/public/x", [*(f"X-{number}: v" for number in range(125)), TRACE, "Content-Length: 0"], {200}),
+        ("/public/x", [*(f"X-{number}: v" for number in range(126)), TRACE, "Content-Length: 0"], {431}),
         ("/public/x", ["Accept: */*"] * 5000, {431}),
         ("/public/x", ["X-Large: " + "a" * 8191], {200}),
         ("/public/x", ["X-Large: " + "a" * 33_000], {431}),
@@ -172,7 +175,19 @@ async def test_d02_five_hundred_clients_that_hardly_read_fill_no_memory_and_free
         ("/public/x?q=" + "a" * 64 * 1024, [], {414, 431}),
         ("/public/" + "a" * 64 * 1024, [], {414, 431}),
     ],
-    ids=["127", "128", "5000", "line", "large", "cookies", "cookie_fields", "query", "path"],
+    ids=[
+        "127",
+        "128",
+        "127_of_all_kinds",
+        "128_of_all_kinds",
+        "5000",
+        "line",
+        "large",
+        "cookies",
+        "cookie_fields",
+        "query",
+        "path",
+    ],
 )
 async def test_d03_heads_are_taken_up_to_their_limits(
     gateway: GatewayUnderTest, target: str, lines: list[str], statuses: set[int]

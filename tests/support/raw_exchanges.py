@@ -149,7 +149,7 @@ def requests(draw: Draw) -> tuple[str, Script]:
             lines.append(b"Transfer-Encoding: chunked")
         else:
             lines.append(b"Content-Length: " + draw(one_of([b"%d", b"%d", b"00%d"])) % len(body))
-    elif draw(rarely(st.just(False), st.just(True), 8)):
+    elif draw(rarely(st.just(False), st.just(True), 4)):
         version = b"HTTP/1.0"
     first = method.encode() + draw(one_of([b" /public/x ", b" /public/a/b?c=%zz&d ", b" /public/%c3%a9 "])) + version
     head = b"\r\n".join([first, b"Host: app.example.test", *draw(st.permutations(lines))]) + b"\r\n\r\n"
@@ -178,8 +178,10 @@ def answers(draw: Draw, method: str) -> Script:
     interim = b"".join(draw(st.lists(one_of(INTERIM), max_size=2))) if version == b"HTTP/1.1" else b""
     first = b"%b %d %b" % (version, status, draw(one_of(REASONS)))
     raw = interim + b"\r\n".join([first, *draw(st.permutations(lines))]) + b"\r\n\r\n" + body
-    if draw(rarely(st.just(False), st.just(True), 5)):
-        return Script(raw[: draw(st.integers(0, len(raw)))], draw(PIECES), close=True)
+    if draw(rarely(st.just(False), st.just(True), 4)):
+        in_the_body = st.integers(len(raw) - len(body), len(raw))
+        cut = draw(st.one_of(in_the_body, in_the_body, st.integers(0, len(raw))))
+        return Script(raw[:cut], draw(PIECES), close=True)
     return Script(raw, draw(PIECES), close)
 
 

@@ -1,6 +1,6 @@
 """The parts that requests of a fuzz are put together from: ordinary ones, and ones that servers read differently."""
 
-METHODS = [b"GET"] * 8 + [b"HEAD", b"POST", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"]
+METHODS = [b"GET"] * 5 + [b"HEAD", b"POST", b"POST", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"]
 ODD_METHODS = [b"TRACE", b"CONNECT", b"get", b"FOO", b"M-SEARCH", b"PROPFIND", b"PRI", b"G" * 60, b"", b"G\tT", b"GE:T"]
 PATHS = [b"/public/%d"] * 6 + [
     b"/public/%d?a=1&b=%%zz",
@@ -90,7 +90,6 @@ FIELDS = [
     b"Access-Control-Request-Headers: x-app, x-b",
     b"X-Large: " + b"v" * 3000,
     b"X-Large: " + b"v" * 20_000,
-    b"X-Larger: " + b"v" * 33_000,
 ]
 ODD_FIELDS = [
     b"Connection: close",
@@ -144,15 +143,25 @@ ODD_FIELDS = [
     b"X-Original-URL: /private",
     b"X-HTTP-Method-Override: DELETE",
     b"traceparent: " + TRACE,
+    b"traceparent: " + TRACE,
+    b"traceparent: " + TRACE + b"\r\nTraceparent: " + TRACE.replace(b"4b", b"5c"),
+    b"traceparent: " + TRACE + b"\r\ntraceparent: 00-0-0-00\r\ntracestate: a=1",
+    b"X-Trace: a\r\nTracestate: b=2\r\ntraceparent:" + TRACE,
     b"traceparent: 00-0-0-00",
     b"Traceparent: " + TRACE.upper(),
     b"tracestate: a=1,b=2",
     b"Content_Length: 5",
     b"Transfer_Encoding: chunked",
     b"X-Tab:\ta\t",
+    b"User-Agent: a\r\nuser-agent: b",
+    b"Content-Type: text/plain\r\nX-B: 1\r\nContent-Type: text/html",
+    b"ETag: a\r\nETag: b",
     b"X-Blanks:    a    ",
     b"X-Blank-Only:   \t ",
     b"X-Colon: a:b::c",
+]
+BROKEN_FIELDS = [
+    b"X-Larger: " + b"v" * 33_000,
     b":",
     b": empty",
     b"no colon at all",
@@ -182,6 +191,9 @@ CREDENTIALS = [
     b"Authorization: Bearer aaaa.bbbb.cccc",
     b"Authorization: Bearer agt_000000000000_1234",
     b"Authorization: Basic eDp5",
+    b"Authorization: Bearer {good}\r\nauthorization: Bearer {other}",
+    b"Authorization: Bearer {good}\r\nCookie: __session={other}; __client_uat=1",
+    b"Authorization: Bearer {good}\r\nX-API-Key: somebody-elses",
     b"Authorization:",
     b"Authorization: \xff",
     b"X-API-Key: agt_000000000000_1234",
@@ -216,6 +228,9 @@ ODD_LENGTHS = [
     b"9" * 19,
     b"1.0",
     b"00000000000000000000000005",
+    b"5\r\nContent-Length: 5",
+    b"5\r\nX-Between: 1\r\ncontent-length: 0",
+    b"0\r\nContent_Length: 5",
 ]
 ODD_CODINGS = [
     b"chunked, chunked",
