@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 
 .PHONY: dev test test-edge check bench nightly clean
 .DEFAULT_GOAL := test
@@ -32,8 +33,15 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(STAMP)
-	@$(BIN)/python -m benchmarks.throughput $(ARGS)
+$(BENCH_STAMP): $(STAMP)
+	@echo "make: installing the proxies of the benchmark into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+# Beside other proxies, in one run; `make bench ARGS="--help"` tells what can be left out.
+bench: $(BENCH_STAMP)
+	@benchmarks/install
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Long runs, then every property test over many times as many examples.
 nightly: $(STAMP)

@@ -11,6 +11,7 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import jwt
@@ -29,6 +30,16 @@ def verified(token: str, key: Any, cache: dict[str, dict[str, Any]]) -> dict[str
     if claims is None or claims["exp"] < time.time():
         claims = cache[token] = jwt.decode(token, key, algorithms=["RS256"], options={"verify_aud": False})
     return claims
+
+
+async def clients(jwks_url: str, app: web.Application) -> AsyncIterator[None]:
+    """Hold the upstream's client for the application's life, and fetch the signing key once."""
+    connector = TCPConnector(limit=0)
+    async with ClientSession(connector=connector, cookie_jar=DummyCookieJar(), auto_decompress=False) as session:
+        async with session.get(jwks_url) as answer:
+            app[KEY] = jwt.PyJWK((await answer.json())["keys"][0]).key
+        app[SESSION] = session
+        yield
 
 
 def application(upstream: str, jwks_url: str) -> web.Application:
@@ -65,16 +76,8 @@ def application(upstream: str, jwks_url: str) -> web.Application:
             await response.write_eof()
             return response
 
-    async def clients(app: web.Application) -> AsyncIterator[None]:
-        connector = TCPConnector(limit=0)
-        async with ClientSession(connector=connector, cookie_jar=DummyCookieJar(), auto_decompress=False) as session:
-            async with session.get(jwks_url) as answer:
-                app[KEY] = jwt.PyJWK((await answer.json())["keys"][0]).key
-            app[SESSION] = session
-            yield
-
     app = web.Application()
-    app.cleanup_ctx.append(clients)
+    app.cleanup_ctx.append(partial(clients, jwks_url))
     app.router.add_route("*", "/{path:.*}", forward)
     return app
 

@@ -26,16 +26,17 @@ from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
-from gateway.listen.aiohttp_connection import LaneServer
+from gateway.listen.aiohttp_connection import ON_ITS_WAY_S, LaneServer
 from gateway.listen.aiohttp_lane import AiohttpLane
 from gateway.listen.fast_lane import FastLane
+from gateway.listen.listeners import Listeners
 from gateway.listen.refusals import Refusals
 from gateway.listen.sockets import Sockets, address_of, bind_both
 from gateway.pipeline import Pipeline, Rooms
 from gateway.policy.cors import Cors
 from gateway.policy.origins import compile_origins
 from gateway.policy.routes import RouteTable
-from gateway.telemetry.admin import admin_application
+from gateway.telemetry.admin import Watched, admin_application
 from gateway.telemetry.collectors import Sources, StateCollector
 from gateway.telemetry.metrics import Metrics
 from gateway.tls import client_context, server_context
@@ -56,7 +57,6 @@ from provisioning.organizations import Organizations
 from provisioning.users import Users
 
 _log = structlog.get_logger()
-_BACKLOG = 4096
 _TOLD_EVERY_S = 5.0
 DATABASE_WAIT_S = 30.0
 """Seconds `serve` waits at its start for a PostgreSQL that does not answer yet."""
@@ -75,6 +75,19 @@ class Running:
     admin: Address
 
 
+@dataclass(frozen=True, slots=True)
+class Working:
+    """One of several workers: it answers clients, and leaves operators to its supervisor.
+
+    Attributes:
+        doors: What it listens on; sockets can be added and taken away.
+        watched: What operators would ask.
+    """
+
+    doors: Listeners
+    watched: Watched
+
+
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT; then finish what is under way, for `drain_grace` at most."""
     stop = asyncio.Event()
@@ -82,13 +95,13 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as gateway:
-        _settle_garbage()
+        settle_garbage()
         _log.info("listening", listen=str(gateway.listen), admin=str(gateway.admin), pid=os.getpid())
         await stop.wait()
         _log.info("draining", grace_s=settings.drain_grace)
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """Keep the collector off the request path: what was loaded stays, and requests leave hardly any cycles.
 
     With the defaults every 700 net allocations start a collection; figures in docs/performance.md.
@@ -111,23 +124,41 @@ async def running(settings: Settings, sockets: Sockets | None = None) -> AsyncIt
         DatabaseUnavailable: PostgreSQL did not answer within DATABASE_WAIT_S.
         MigrationFailed: The schema is behind and cannot be, or may not be, migrated.
     """
-    if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
-        raise RuntimeError("aiohttp was installed without its C parser; install its wheel: the two differ in grammar")
     async with AsyncExitStack() as stack:
         if sockets is None:
             sockets = bind_both(settings.listen, settings.admin.listen)
             stack.callback(sockets.close)
         listen = address_of(sockets.public)
         public_url = settings.public_url or default_public_url(settings, listen)
-        database = await _open_database(stack, settings)
-        rooms, sources = await _build_rooms(stack, settings, public_url, database)
-        await _start_admin(stack, sockets.admin, rooms, sources)
+        database_url = await prepare_database(stack, settings)
+        rooms, watched = await _build_rooms(stack, settings, public_url, database_url)
+        await start_admin(stack, sockets.admin, admin_application(watched))
         await _start_lane(stack, sockets.public, rooms, settings, public_url)
         yield Running(listen, address_of(sockets.admin))
 
 
-async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
-    """Reach PostgreSQL, or start our own, and bring its schema up to date."""
+@asynccontextmanager
+async def working(settings: Settings, listener: socket.socket, database_url: str) -> AsyncIterator[Working]:
+    """Run what each of several workers runs, over a database that is prepared; errors are those of `running`.
+
+    Args:
+        settings: As for `running`.
+        listener: Bound; closed with the context.
+        database_url: What `prepare_database` gave.
+    """
+    async with AsyncExitStack() as stack:
+        public_url = settings.public_url or default_public_url(settings, address_of(listener))
+        rooms, watched = await _build_rooms(stack, settings, public_url, database_url)
+        doors = await _start_lane(stack, listener, rooms, settings, public_url)
+        yield Working(doors, watched)
+
+
+async def prepare_database(stack: AsyncExitStack, settings: Settings) -> str:
+    """Reach PostgreSQL, or start our own, and bring its schema up to date.
+
+    Returns:
+        Where it is.
+    """
     config = settings.database
     if config.url is not None:
         url = config.url.get_secret_value()
@@ -135,10 +166,11 @@ async def _open_database(stack: AsyncExitStack, settings: Settings) -> Database:
     else:
         if settings.data_dir is None:
             raise ValueError("an embedded database needs data_dir")
-        url = direct_url = (await stack.enter_async_context(EmbeddedPostgres(Path(settings.data_dir)))).url
+        connections = max(100, settings.workers * config.pool_size + 10)
+        own = EmbeddedPostgres(Path(settings.data_dir), options={"max_connections": str(connections)})
+        url = direct_url = (await stack.enter_async_context(own)).url
     await _migrated(direct_url, automatic=config.auto_migrate)
-    database = Database(url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
-    return await stack.enter_async_context(database)
+    return url
 
 
 async def _migrated(url: str, *, automatic: bool) -> None:
@@ -163,9 +195,12 @@ async def _migrated(url: str, *, automatic: bool) -> None:
 
 
 async def _build_rooms(
-    stack: AsyncExitStack, settings: Settings, public_url: str, database: Database
-) -> tuple[Rooms, Sources]:
+    stack: AsyncExitStack, settings: Settings, public_url: str, database_url: str
+) -> tuple[Rooms, Watched]:
     clerk = settings.clerk
+    config = settings.database
+    database = Database(database_url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
+    await stack.enter_async_context(database)
     keys = SigningKeys(
         clerk.jwks_url or "",
         ttl=clerk.jwks.ttl,
@@ -204,7 +239,14 @@ async def _build_rooms(
         metrics=metrics,
         clock=time.time,
     )
-    return rooms, Sources(keys, database, arrivals, clerk_api, callers, upstreams, tunnels)
+    return rooms, _watched(metrics, Sources(keys, database, arrivals, clerk_api, callers, upstreams, tunnels))
+
+
+def _watched(metrics: Metrics, sources: Sources) -> Watched:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    registry.register(StateCollector(sources))
+    return Watched(registry, {"database": sources.database_answers, "signing_keys": sources.keys_known})
 
 
 async def _upstream(name: str, settings: Settings) -> Upstream:
@@ -224,11 +266,8 @@ async def _upstream(name: str, settings: Settings) -> Upstream:
     )
 
 
-async def _start_admin(stack: AsyncExitStack, listener: socket.socket, rooms: Rooms, sources: Sources) -> None:
-    registry = CollectorRegistry()
-    registry.register(rooms.metrics)
-    registry.register(StateCollector(sources))
-    app = admin_application(registry, {"database": sources.database_answers, "signing_keys": sources.keys_known})
+async def start_admin(stack: AsyncExitStack, listener: socket.socket, app: web.Application) -> None:
+    """Answer operators until the stack ends."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -237,8 +276,10 @@ async def _start_admin(stack: AsyncExitStack, listener: socket.socket, rooms: Ro
 
 async def _start_lane(
     stack: AsyncExitStack, listener: socket.socket, rooms: Rooms, settings: Settings, public_url: str
-) -> None:
+) -> Listeners:
     """Listen: the last thing to start, and the first to end, with what is under way finished before."""
+    if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
+        raise RuntimeError("aiohttp was installed without its C parser; install its wheel: the two differ in grammar")
     scheme, tls = "http", None
     if settings.tls is not None:
         scheme, tls = "https", await asyncio.to_thread(server_context, settings.tls.certificate, settings.tls.key)
@@ -248,24 +289,24 @@ async def _start_lane(
     unusual = LaneServer(AiohttpLane(pipeline, refusals, settings.limits, scheme), settings.limits)
     fast = FastLane(pipeline, refusals, settings.limits, scheme, unusual) if settings.fast_lane else None
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
+    doors = Listeners(
         fast or unusual,
-        sock=listener,
-        backlog=_BACKLOG,
         ssl=tls,
         ssl_handshake_timeout=settings.limits.head_timeout if tls is not None else None,
         # For a slow client to take its last answer, and to say goodbye.
         ssl_shutdown_timeout=settings.limits.keepalive if tls is not None else None,
     )
+    await doors.open(listener)
 
     async def drain() -> None:
-        server.close()
+        until = loop.time() + settings.drain_grace
+        await doors.end(min(ON_ITS_WAY_S, settings.drain_grace))
         await asyncio.sleep(0)  # let what was accepted a moment ago begin
         unusual.pre_shutdown()
-        until = loop.time() + settings.drain_grace
         if fast is not None:  # first, because it may still hand connections over
-            await fast.drain(settings.drain_grace)
+            await fast.drain(max(0.0, until - loop.time()))
         await unusual.shutdown(max(0.0, until - loop.time()))
         await rooms.tunnels.drain(until)  # last, because the lanes can still make tunnels
 
     stack.push_async_callback(drain)
+    return doors

@@ -60,12 +60,16 @@ def serve(*, config: ConfigFile = None) -> int:
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
     from gateway.telemetry.logs import configure_logs
+    from gateway.workers.supervisor import WorkerFailed, supervise
     from provisioning.errors import ProvisioningError
 
     configure_logs()
     try:
-        uvloop.run(serve_settings(settings))
-    except (OSError, GatewayError, ProvisioningError) as error:
+        if settings.workers > 1:
+            uvloop.run(supervise(settings, _config_path(config)))
+        else:
+            uvloop.run(serve_settings(settings))
+    except (OSError, GatewayError, ProvisioningError, WorkerFailed) as error:
         return _failed(f"gateway serve: {_reason(error)}")
     return 0
 
@@ -213,14 +217,9 @@ def _settings(config: Path | None, *, for_serve: bool = False) -> "Settings | No
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line what failed; of a cause only its kind, since drivers repeat parts of a DSN."""
-    from provisioning.errors import DatabaseUnavailable
+    from gateway.report import failure_text
 
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, DatabaseUnavailable):
-        kind = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
-        return f"PostgreSQL at database.url cannot be asked: {text}{kind}"
-    return text
+    return failure_text(error)
 
 
 def _out(*lines: str) -> None:

@@ -21,7 +21,6 @@ from gateway.credentials.kinds import Carrier, Credential, digest_of
 from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive, trace_lines
-from gateway.edge.fields import JudgedFields
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.edge.handshake import Handshake, judge_handshake
 from gateway.errors import (
@@ -169,10 +168,8 @@ class Pipeline:
         self.rooms.metrics.claims_dropped += head.fields.claims
         if way.asks_only or rule.auth is _NO_AUTH:
             return self._pass(way, None)
-        digest = head.digest
-        if digest is None:
-            digest = head.digest = _lone_bearer_digest(head.fields)
-        if digest:
+        digest = _lone_bearer(way.arrived)
+        if digest is not None:
             caller = callers.known(digest)
             if caller is not None:
                 principal = caller.actor.principal
@@ -295,7 +292,7 @@ class Pipeline:
     def _presented(self, way: Way) -> tuple[Credential, ...]:
         fields, rule = way.arrived.fields, way.rule
         found = find_credentials(
-            fields.lifted[slots.AUTHORIZATION],
+            way.arrived.authorization,
             fields.lifted[slots.API_KEY],
             fields.all(slots.COOKIE),
             self.rooms.cookie_rules,
@@ -359,18 +356,18 @@ class Pipeline:
         return b"".join(b"%b: %b\r\n" % field for field in fields) if fields is not None else b""
 
 
-def _lone_bearer_digest(fields: JudgedFields) -> bytes:
-    """Hash the token of the ordinary API request, one `Bearer` and nothing else that could be a credential of ours.
-
-    Returns:
-        The credential's digest; empty for every other request.
-    """
-    lifted = fields.lifted
-    authorization, cookie = lifted[slots.AUTHORIZATION], lifted[slots.COOKIE]
-    if authorization is None or authorization[:7] != b"Bearer " or lifted[slots.API_KEY] is not None:
-        return b""
-    if cookie is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
-        return b""
+def _lone_bearer(arrived: Arrived) -> bytes | None:
+    """The digest of the ordinary API request's token: one `Bearer`, and nothing else that could be ours."""
+    fields, seen = arrived.head.fields, arrived.incoming.seen
+    if fields.lifted[slots.API_KEY] is not None:
+        return None
+    if fields.lifted[slots.COOKIE] is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
+        return None
+    if seen is not None and seen.bearer is not None:
+        return seen.bearer
+    authorization = fields.lifted[slots.AUTHORIZATION]
+    if authorization is None or authorization[:7] != b"Bearer ":
+        return None
     return digest_of(_HEADER, authorization[7:])
 
 
@@ -383,7 +380,7 @@ def _kept_credentials(way: Way, issuers: Collection[str]) -> bytes:
     """Lines for what is the application's; credentials of our kinds stay here unless the route forwards them."""
     fields, rule = way.arrived.fields, way.rule
     lines = []
-    authorization = fields.lifted[slots.AUTHORIZATION]
+    authorization = way.arrived.authorization
     if authorization is not None and (
         rule.forward_credentials
         or (rule.auth is Auth.OPTIONAL and not authorization_is_ours(authorization))

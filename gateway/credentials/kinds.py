@@ -50,8 +50,11 @@ class Credential:
 
 
 def digest_of(carrier: Carrier, token: bytes) -> bytes:
-    """Hash a token with its carrier (the `azp` rule differs between carriers); its kind follows from its text."""
+    """Hash a token with its carrier (the `azp` rule differs between carriers); its kind follows from its text.
+
+    A token from a header is hashed as it is: `edge/recent_heads.py` does so too.
+    """
     return sha256(_PREFIXES[carrier] + token).digest()
 
 
-_PREFIXES = {carrier: carrier.encode() + b"\0" for carrier in Carrier}
+_PREFIXES = {Carrier.HEADER: b"", Carrier.COOKIE: b"cookie\0"}  # no token holds a NUL

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.edge import slots
 from gateway.edge.fields import Field, JudgedFields
 from gateway.edge.forwarded import ClientView, ForwardingTrust
-from gateway.edge.head import TRACEPARENT, Head, judge_head
+from gateway.edge.head import TRACEPARENT, Head, judge_head, take_changing
 from gateway.edge.host import Host
+from gateway.edge.recent_heads import Seen
 from gateway.edge.target import Target, parse_target
 from gateway.errors import MethodRefused, RequestMalformed, VersionUnsupported
 
@@ -28,9 +29,9 @@ class Incoming:
         scheme: `http` or `https`, of the listener.
         request_id: Ours; a trusted proxy's takes its place during arrival.
         http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
-        head: The fields' judgement, where the lane has it already; then without the two that follow.
+        seen: What is known of the fields, where the lane has it already; then also the following.
+        section: The field section as it came, each line with a CRLF before it.
         traceparent: Well-formed, and the only one.
-        content_length: Bytes of the body.
     """
 
     method: str
@@ -41,9 +42,9 @@ class Incoming:
     request_id: str
     http10: bool = False
     version_known: bool = True
-    head: Head | None = None
+    seen: Seen | None = None
+    section: bytes = field(default=b"", repr=False)
     traceparent: bytes | None = None
-    content_length: int | None = None
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
@@ -68,8 +69,16 @@ class Arrived:
     @property
     def content_length(self) -> int | None:
         """Bytes of the body, None when chunked or absent."""
-        given = self.incoming.content_length
-        return self.head.content_length if given is None else given
+        seen = self.incoming.seen
+        return self.head.content_length if seen is None or seen.content_length is None else seen.content_length
+
+    @property
+    def authorization(self) -> bytes | None:
+        """The one Authorization field's value."""
+        seen = self.incoming.seen
+        if seen is None or seen.bearer is None:
+            return self.head.fields.lifted[slots.AUTHORIZATION]
+        return b"Bearer " + (take_changing(self.incoming.section)[1] or b"")
 
     @property
     def has_body(self) -> bool:
@@ -124,8 +133,9 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
         raise VersionUnsupported
     if incoming.method in ("TRACE", "CONNECT"):
         raise MethodRefused
-    head = incoming.head
-    if head is None:
+    if incoming.seen is not None:
+        head = incoming.seen.head
+    else:
         head = judge_head(incoming.fields)
         if head.chunked and incoming.http10:
             raise RequestMalformed("framing_conflict")

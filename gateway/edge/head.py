@@ -8,7 +8,6 @@ the unusual (docs/decisions/013).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from gateway.edge import slots
@@ -32,6 +31,7 @@ _BEGINNING = re.compile(
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 """Version 00 (Trace Context §3.2.2); groups: trace id, flags."""
+_BEARER_LINE = re.compile(rb"\r\n[Aa]uthorization: Bearer ([A-Za-z0-9._~+/=-]++)(?=\r\n)")
 _TRACE_LINE = re.compile(rb"\r\ntraceparent: (" + TRACEPARENT.pattern + rb")(?=\r\n)")
 _LENGTH_LINE = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,18})(?=\r\n)")
 _NO_OPTIONS: frozenset[bytes] = frozenset()
@@ -43,7 +43,7 @@ _FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
 class Head:
     """A field section after judgement: all that can be said without the request line and the connection.
 
-    Shared by all requests that bring the same bytes; nobody writes to it, but for `digest`.
+    Shared by all requests that bring the same bytes; nobody writes to it.
 
     Attributes:
         received: Field lines in order, values without surrounding blanks.
@@ -56,7 +56,6 @@ class Head:
         continue_wanted: The client waits for 100 before it sends the body.
         plain: Nothing here asks for more than an answer: no chunks, no upgrade, no `Expect`.
         passing: Lines for the upstream, each with its CRLF: Host, then those that pass as they came.
-        digest: The pipeline's note about the one token in here: a hash; empty for none; None until it looked.
     """
 
     received: Sequence[Field]
@@ -71,7 +70,6 @@ class Head:
     continue_wanted: bool
     plain: bool
     passing: bytes
-    digest: bytes | None = None
 
 
 def find_request_line(data: bytes) -> tuple[bytes, bytes, int] | None:
@@ -107,26 +105,29 @@ def split_fields(section: bytes) -> list[Field] | None:
     return fields
 
 
-def take_changing(section: bytes) -> tuple[bytes, bytes | None, int | None]:
-    """Take out the two lines that honest clients change with every request: the trace context and the body's size.
+def take_changing(section: bytes) -> tuple[bytes, bytes | None, bytes | None, int | None]:
+    """Take out the lines that honest clients change from request to request, or that differ from user to user.
 
-    Without them a section repeats, and is judged once (`RecentHeads`). Only the first of its kind is taken, in the
-    spelling clients use; whoever finds another in what is left has found a doubled field.
+    Without them a section repeats, and is judged once. Only the first of its kind is taken, in the spelling clients
+    use; whoever finds another in what is left has found a doubled field.
 
     Args:
-        section: Field lines, each with its CRLF.
+        section: Field lines, each with a CRLF before it, and one at the end.
 
     Returns:
-        What is left, the traceparent and the Content-Length.
+        What is left, in the same form; the token of `Authorization: Bearer`; the traceparent; the Content-Length.
     """
-    trace, length = None, None
+    bearer, trace, length = None, None, None
+    at = section.find(b"uthorization: Bearer ")
+    if at >= 0 and (match := _BEARER_LINE.match(section, at - 3)) is not None:
+        bearer, section = match[1], section[: at - 3] + section[match.end() :]
     at = section.find(b"\r\ntraceparent: ")
     if at >= 0 and (match := _TRACE_LINE.match(section, at)) is not None:
         trace, section = match[1], section[:at] + section[match.end() :]
     at = section.find(b"ontent-")
     if at >= 0 and (match := _LENGTH_LINE.search(section, at - 3)) is not None:
         length, section = int(match[1]), section[: match.start()] + section[match.end() :]
-    return section, trace, length
+    return section, bearer, trace, length
 
 
 def may_become_plain(data: bytes, start: int = 0) -> bool:
@@ -190,73 +191,3 @@ def _framing(length: bytes | None, coding: bytes | None) -> tuple[int | None, bo
     if _LENGTH.fullmatch(length) is None:
         raise RequestMalformed("content_length_invalid")
     return int(length), False
-
-
-class RecentHeads:
-    """Field sections judged lately: clients repeat theirs, and what they say does not change.
-
-    Kept by a hash, because a field section holds secrets, and in two generations, because secrets must not stay: what
-    nobody sent for one or two generations is gone. Only what comes a second time is kept at all: a section that is
-    different every time would cost its memory for nothing.
-    """
-
-    __slots__ = ("_new", "_old", "_once", "capacity")
-
-    LONGEST = 4096
-    """Bytes of a section that is remembered."""
-
-    def __init__(self, capacity: int = 2048) -> None:
-        """Remember nothing yet.
-
-        Args:
-            capacity: Sections of one generation; a full one gets old before its time.
-        """
-        self.capacity = capacity
-        self._new: dict[bytes, Head] = {}
-        self._old: dict[bytes, Head] = {}
-        self._once: set[bytes] = set()
-
-    def __len__(self) -> int:
-        return len(self._new) + len(self._old)
-
-    def recall(self, section: bytes) -> Head | None:
-        """Remember how these bytes were judged; None when they are not remembered, whatever they are."""
-        return self._new.get(sha256(section).digest())
-
-    def judged(self, section: bytes) -> Head | None:
-        """Judge a field section, or remember how it was judged.
-
-        Returns:
-            None when it is not of the plain shape.
-
-        Raises:
-            RequestMalformed: And its kin: the first part that cannot stand.
-        """
-        digest = sha256(section).digest()
-        head = self._new.get(digest)
-        if head is None:
-            head = self._old.pop(digest, None)
-            if head is not None:
-                self._keep(digest, head)
-                return head
-            received = split_fields(section)
-            if received is None:
-                return None
-            head = judge_head(received)
-            if digest in self._once:
-                self._keep(digest, head)
-            elif len(section) <= self.LONGEST:
-                if len(self._once) >= self.capacity:
-                    self._once.clear()
-                self._once.add(digest)
-        return head
-
-    def _keep(self, digest: bytes, head: Head) -> None:
-        if len(self._new) >= self.capacity:
-            self.grow_old()
-        self._new[digest] = head
-
-    def grow_old(self) -> None:
-        """Begin a new generation; the one before the last is forgotten."""
-        self._old, self._new = self._new, {}
-        self._once.clear()

@@ -17,6 +17,8 @@ SWEEP_S = 0.5
 """Seconds between two looks at the deadlines of heads."""
 LINGER_S = 1.0
 """Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
+ON_ITS_WAY_S = 1.0
+"""Seconds within which a drain expects a request from a client that it heard of; closing over it would lose it."""
 _DRAIN_LOOK_S = 0.05
 CHUNK_LINES_CAP = 4096
 """Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
@@ -108,6 +110,7 @@ class LaneConnection(web.RequestHandler):
         "_head_tail",
         "_lane",
         "_lent_bytes",
+        "_made_at",
         "_received",
         "_unfinished",
     )
@@ -116,6 +119,7 @@ class LaneConnection(web.RequestHandler):
         super().__init__(manager, **options)
         self._lane = lane
         self._deaf = self._detached = False
+        self._made_at = self._loop.time()
         self._unfinished: StreamReader | None = None
         self._chunked = False
         self._chunk_lines = 0  # bytes of the latest request's body that were no content
@@ -243,8 +247,8 @@ class LaneConnection(web.RequestHandler):
         return not self._messages and self._waiter is not None and not self._waiter.done()
 
     def end_when_idle(self) -> None:
-        """Close unless a request is here or under way."""
-        if self._idle:
+        """Close unless a request is here or under way, or on its way from a client that was just accepted."""
+        if self._idle and self._loop.time() - self._made_at > ON_ITS_WAY_S:
             self.force_close()
 
     def check_head(self, now: float, timeout_s: float) -> None:

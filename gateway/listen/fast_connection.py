@@ -5,11 +5,10 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from gateway.answer import Answer
-from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.edge.head import END_OF_HEAD, Head, find_request_line, may_become_plain, take_changing
+from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
-from gateway.listen.aiohttp_connection import LINGER_S
+from gateway.listen.aiohttp_connection import LINGER_S, ON_ITS_WAY_S
 from gateway.listen.relay import Relay
 from gateway.pipeline import Way
 from gateway.telemetry.metrics import NO_ROUTE
@@ -210,29 +209,25 @@ class FastConnection(asyncio.Protocol):
             self._hand_over()
             return None
         method, target, start = line
-        trace = length = None
         try:
-            head = lane.heads.recall(buffer[start : end + 2])
-            if head is None:
-                end = buffer.find(END_OF_HEAD)
-                section, trace, length = take_changing(buffer[start : end + 2])
-                head = lane.heads.judged(section)
-            if head is None or not _is_sound(head, trace, length):
+            known = lane.heads.judged(buffer, start, end)
+            if known is None:
                 self._hand_over()
                 return None
-            if (
-                end + 4 > limits.head_bytes or len(head.received) + 2 > limits.head_fields
-            ):  # two may have been taken out
+            seen, trace, end = known
+            head = seen.head
+            # Three fields may have been taken out.
+            if end + 4 > limits.head_bytes or len(head.received) + 3 > limits.head_fields:
                 self._hand_over()
                 return None
-            self._head_bytes, self._body_left = end + 4, length or head.content_length or 0
+            self._head_bytes, self._body_left = end + 4, seen.body_bytes
             if not head.plain:
                 self._hand_over(0 if head.chunked else self._head_bytes + self._body_left)
                 return None
-            fields, peer, scheme = head.received, self._peer, lane.scheme
-            method_name, request_id = _METHODS[method], new_request_id()
+            fields, section, name = head.received, buffer[start - 2 : end + 2], _METHODS[method]
+            peer, scheme, request_id = self._peer, lane.scheme, new_request_id()
             return lane.pipeline.arrive(
-                Incoming(method_name, target, fields, peer, scheme, request_id, False, True, head, trace, length)
+                Incoming(name, target, fields, peer, scheme, request_id, False, True, seen, section, trace)
             )
         except GatewayError:
             self._hand_over()
@@ -426,16 +421,18 @@ class FastConnection(asyncio.Protocol):
             self.transport.close()
 
     def end_soon(self) -> None:
-        """Close when nothing is under way or arriving; else let that be the last."""
+        """Close when nothing is under way or arriving; else let that be the last.
+
+        A client that was heard of a moment ago, or was just accepted, may have a request on its way: it has that time.
+        """
+        if self not in self._lane.connections:
+            return
         if self._exchange is not None and self._relay is not None:
             if not self._relay.started:
                 self._relay.keep_alive = False
         elif not self._busy and not self._buffer:
-            self.transport.close()
-
-
-def _is_sound(head: Head, trace: bytes | None, length: int | None) -> bool:
-    """Tell whether what was taken out of a head stood in it once, and beside nothing that contradicts it."""
-    if length is not None and (head.content_length is not None or head.chunked):
-        return False
-    return trace is None or head.fields.lifted[slots.TRACEPARENT] is None
+            rest_s = self._since + ON_ITS_WAY_S - self._lane.loop.time()
+            if rest_s > 0:
+                self._lane.loop.call_later(rest_s, self.end_soon)
+            else:
+                self.transport.close()

@@ -10,7 +10,7 @@ Measured in docs/performance.md.
 import asyncio
 
 from config.model import Limits
-from gateway.edge.head import RecentHeads
+from gateway.edge.recent_heads import RecentHeads
 from gateway.listen.aiohttp_connection import SWEEP_S, LaneServer
 from gateway.listen.fast_connection import FastConnection
 from gateway.listen.refusals import Refusals

@@ -1,6 +1,6 @@
 """State read when /metrics asks: keys, caches, pools, provisioning."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from platform import python_version
 from typing import Any
@@ -18,6 +18,13 @@ from provisioning.arrivals import DURATION_BOUNDS_S, Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
+
+ACROSS_WORKERS: Mapping[str, Callable[[float, float], float]] = {
+    "gateway_build_info": max,
+    "gateway_jwks_age_seconds": max,  # the worker that is worst off
+    "gateway_upstream_addresses_resting": max,  # each worker judges the same addresses for itself
+}
+"""How gauges of several workers become one; those not named here add up, as counters and histograms do."""
 
 
 @dataclass(frozen=True, slots=True)

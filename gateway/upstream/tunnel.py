@@ -5,6 +5,7 @@ neither judged nor kept; whoever reads slowly stops the other side from being re
 """
 
 import asyncio
+import socket
 from collections import Counter
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ REPLY_S = 3.0
 HALF_CLOSED_S = 10.0
 """Seconds of silence for which the second direction outlives the first; TCP has no other word for a dead websocket."""
 _SWEEP_S = 1.0
+PROBED_AFTER_S, PROBED_EVERY_S, PROBES = 60, 15, 4
+"""TCP's own probes of a silent end: one that vanished without a word is noticed within two minutes."""
 
 
 class Leg(asyncio.Protocol):
@@ -38,6 +41,7 @@ class Leg(asyncio.Protocol):
         self.transport = transport
         self.ended = self.gone = False
         self.full_since = 0.0
+        _probe_when_silent(transport)
 
     def write(self, data: bytes) -> None:
         """Send to this peer, unless its connection is ending."""
@@ -70,6 +74,18 @@ class Leg(asyncio.Protocol):
         """One end is gone; what is left in the other one's buffer may still arrive."""
         self.gone = self.ended = True
         self.tunnel.lost(self)
+
+
+def _probe_when_silent(transport: asyncio.Transport) -> None:
+    """Let the system find out whether a silent peer is still there; a unix socket's always is."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):  # not everywhere under this name
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBED_AFTER_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBED_EVERY_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
 class ClientLeg(Leg):

@@ -1,6 +1,8 @@
 """Tunnels, driven by an independent client and server."""
 
 import asyncio
+import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -466,3 +468,15 @@ async def test_a_request_before_the_handshake_on_one_connection_changes_nothing(
 
         assert first.status == 200
         assert await wire.reader.readexactly(2) == b"\x81\x00"
+
+
+async def test_both_ends_of_a_silent_tunnel_are_probed(database_url: str, fast_lane: bool) -> None:
+    async with echo_server() as url, in_front_of(url, database_url, fast_lane) as gateway, connecting(gateway):
+        legs = [thing for thing in gc.get_objects() if isinstance(thing, tunnel.Leg)]
+        legs = [leg for leg in legs if not leg.gone and not leg.transport.is_closing()]
+        sockets = [leg.transport.get_extra_info("socket") for leg in legs]
+
+        assert len(sockets) == 2
+        for probed in sockets:
+            assert probed.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert probed.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == tunnel.PROBED_AFTER_S

@@ -1,0 +1,127 @@
+"""Whether the gateway's cost grows with what it holds: routes, cached principals, workers."""
+
+import http.client
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.checks import Wrong, check
+from benchmarks.processes import LOAD_CORE, SYSTEM_CORE
+from benchmarks.rounds import Round, interleaved
+from benchmarks.scenarios import GET_64, HOST, SMALL_ANSWER
+from benchmarks.surroundings import USERS, Surroundings, token, write_tokens
+from benchmarks.systems import Running, System, gateway
+from tests.support.redis_server import RedisServer
+
+ROUTES = 1_000
+FEW = 10
+_BELIEVED = "6h"
+_EVERYTHING = {"path": "/**", "auth": "required", "upstream": "app"}
+
+
+def apart(count: int) -> list[dict[str, Any]]:
+    """Rows of which each has a first segment of its own, and at last the one that matches."""
+    rows = [{"path": f"/part-{number}/**", "auth": "required", "upstream": "app"} for number in range(count - 1)]
+    return [*rows, _EVERYTHING]
+
+
+def together(count: int) -> list[dict[str, Any]]:
+    """Rows as an API has them, all below the first segment of the measured path, and at last the one that matches."""
+    return [row | {"path": f"/api{row['path']}"} for row in apart(count)[:-1]] + [_EVERYTHING]
+
+
+ROUTE_SYSTEMS = (
+    System("one-route", "1 route", "", partial(gateway, routes=[_EVERYTHING])),
+    System(
+        "many-routes", f"{ROUTES:,} routes, each with its own first segment", "", partial(gateway, routes=apart(ROUTES))
+    ),
+    System("api-routes", f"{ROUTES:,} routes, all below `/api`", "", partial(gateway, routes=together(ROUTES))),
+)
+
+
+@contextmanager
+def workers(place: Surroundings, *, count: int) -> Iterator[Running]:
+    """Run a gateway of several workers beside a Redis. All may use both cores, as its upstream and the load do one."""
+    folder = place.new_folder("redis")
+    redis = RedisServer(folder)
+    redis.start()
+    try:
+        settings: dict[str, Any] = {"workers": count, "redis": {"url": redis.url}}
+        cores = f"{SYSTEM_CORE},{LOAD_CORE}"
+        # With one worker there may be no supervisor; with several there must be as many processes at least.
+        with gateway(place, cores=cores, processes=count, **settings) as running:
+            yield running
+    finally:
+        redis.stop()
+
+
+WORKER_SYSTEMS = (
+    System("one-worker", "1 worker", "", partial(workers, count=1)),
+    System("two-workers", "2 workers", "", partial(workers, count=2)),
+)
+
+
+def remembering(entries: int) -> Callable[[Surroundings], Any]:
+    """A gateway with room for so many callers, who are believed throughout the run."""
+    return partial(gateway, cache={"near_entries": entries + 1_000, "near_ttl": _BELIEVED})
+
+
+def compared(
+    systems: tuple[System, ...], place: Surroundings, name: str, seconds: float, rounds: int
+) -> dict[str, list[Round]]:
+    """Measure gateways against each other under the usual load, named after what is compared.
+
+    Raises:
+        NotHere: One of them cannot run in this release.
+    """
+    with ExitStack() as stack:
+        running = {}
+        for system in systems:
+            running[system.name] = stack.enter_context(system.start(place))
+            check(system, running[system.name], place)
+        files = dict.fromkeys(running, place.token_file)
+        return interleaved(running, replace(GET_64, name=name), files, seconds, rounds)
+
+
+def principal_systems(many: int) -> tuple[System, System]:
+    """Two gateways that will know few and many principals."""
+    return (
+        System("few-principals", f"{FEW} principals cached", "", remembering(FEW)),
+        System("many-principals", f"{many:,} principals cached", "", remembering(many)),
+    )
+
+
+def principals(place: Surroundings, many: int, seconds: float, rounds: int) -> dict[str, list[Round]]:
+    """Measure a gateway that knows few principals against one that knows many, each with a token of its own.
+
+    Signing takes half a millisecond each, and first sight of a token about as long.
+    """
+    with ExitStack() as stack:
+        running, files = {}, {}
+        for system, count in zip(principal_systems(many), (FEW, many), strict=True):
+            one = running[system.name] = stack.enter_context(system.start(place))
+            tokens = [token(number % USERS, number) for number in range(count)]
+            print(f"principals: {count:,} tokens signed", flush=True)
+            introduce(one.port, tokens)
+            random.Random(7).shuffle(tokens)  # or neighbours in the file would be neighbours in memory
+            files[system.name] = write_tokens(Path(place.folder / system.name), tokens)
+        return interleaved(running, replace(GET_64, name="principals"), files, seconds, rounds)
+
+
+def introduce(port: int, tokens: list[str]) -> None:
+    """Let a gateway see every token once.
+
+    Raises:
+        Wrong: It refused one.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for text in tokens:
+        connection.request("GET", "/api/things?page=1", headers={"Host": HOST, "Authorization": f"Bearer {text}"})
+        answer = connection.getresponse()
+        if answer.status != 200 or len(answer.read()) != SMALL_ANSWER:
+            raise Wrong(f"a token was answered with {answer.status}")
+    connection.close()
