@@ -257,7 +257,12 @@ class LaneConnection(web.RequestHandler):
             return
         if now - self._head_since > timeout_s and self.transport is not None:
             self._lane.refuse_late(self.transport)
-            self.force_close()
+            self._deaf, self._head_since = True, None
+            if self.transport.is_closing() or not self.transport.can_write_eof():
+                self.force_close()
+            else:  # what dribbles on is thrown away for a moment: see `LINGER_S`
+                self.transport.write_eof()
+                self._loop.call_later(LINGER_S, self.force_close)
 
     def handle_error(
         self,

@@ -265,16 +265,6 @@ async def test_s05_unknown_versions_methods_and_hosts_are_refused(
     assert gateway.upstream.received == []
 
 
-@pytest.mark.parametrize("name", ["Content-Type", "User-Agent", "Content-Range", "ETag", "Max-Forwards", "Server"])
-async def test_a_field_that_has_one_value_by_its_definition_comes_once(gateway: GatewayUnderTest, name: str) -> None:
-    one, two = f"{name}: 1", f"{name.lower()}: 2"
-
-    reply = await refused(gateway, request("/public/x", one, two))
-
-    assert reply.status == 400
-    assert gateway.upstream.received == []
-
-
 @DELIVERIES
 async def test_s06_trailers_never_become_fields(gateway: GatewayUnderTest, piece: int) -> None:
     trailers = b"Authorization: Bearer x\r\nX-Actor-Id: usr_admin\r\nX-Checksum: 1\r\nConnection: Host\r\n"
