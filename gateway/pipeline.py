@@ -229,11 +229,11 @@ class Pipeline:
             WebsocketVersionUnsupported: In another version.
         """
         arrived, rule = way.arrived, way.rule
-        head, method = arrived.head, arrived.incoming.method
+        head, method, length = arrived.head, arrived.incoming.method, arrived.content_length
         handshake = judge_handshake(arrived) if head.upgrade is not None else None
         identity = way.caller.identity if way.caller is not None else ANONYMOUS_BLOCK
-        data = request_head(arrived, rule, identity, self.rooms.issuers, upgrades=handshake is not None)
-        has_body = arrived.has_body
+        data = request_head(arrived, rule, identity, length, self.rooms.issuers, upgrades=handshake is not None)
+        has_body = head.chunked or bool(length)
         return Departure(
             data,
             method == "HEAD",

@@ -181,7 +181,7 @@ def trace_lines(fields: JudgedFields, given: bytes | None = None) -> bytes:
     Returns:
         A `traceparent` line and, when it belongs to it, the caller's `tracestate`, each with its CRLF.
     """
-    if given is None:
+    if given is None and fields.lifted[slots.TRACEPARENT] is not None:
         given = fields.once(slots.TRACEPARENT)
     match = TRACEPARENT.fullmatch(given) if given is not None else None
     if match is None:

@@ -38,11 +38,6 @@ class Seen:
     bearer: bytes | None
     content_length: int | None
 
-    @property
-    def body_bytes(self) -> int:
-        """Bytes of the body, 0 when chunked or absent."""
-        return self.content_length or self.head.content_length or 0
-
 
 class _Generations(Generic[T]):
     """Forgets what was not asked for during one or two generations."""

@@ -12,7 +12,13 @@ _OPTIONAL, _NONE = Auth.OPTIONAL, Auth.NONE  # read once: see edge/slots.py
 
 
 def request_head(
-    arrived: Arrived, rule: CompiledRoute, identity: bytes, issuers: Collection[str], *, upgrades: bool
+    arrived: Arrived,
+    rule: CompiledRoute,
+    identity: bytes,
+    length: int | None,
+    issuers: Collection[str],
+    *,
+    upgrades: bool,
 ) -> bytes:
     """Write a request head with its blank line.
 
@@ -20,10 +26,11 @@ def request_head(
         arrived: The client's request.
         rule: Of the route it falls under.
         identity: The identity header set (`header_set.py`), CRLF after each line; the only identity in the head.
+        length: Bytes of the body, None when chunked or absent.
         issuers: Exact `iss` of our sessions.
         upgrades: It asks for a websocket.
     """
-    incoming, head, raw, length = arrived.incoming, arrived.head, arrived.target.raw, arrived.content_length
+    incoming, head, raw = arrived.incoming, arrived.head, arrived.target.raw
     lifted, own_lines = head.fields.lifted, b""
     if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
         own_lines = _kept_credentials(arrived, rule, issuers)

@@ -220,7 +220,7 @@ class FastConnection(asyncio.Protocol):
             if end + 4 > limits.head_bytes or len(head.received) + 3 > limits.head_fields:
                 self._hand_over()
                 return None
-            self._head_bytes, self._body_left = end + 4, seen.body_bytes
+            self._head_bytes, self._body_left = end + 4, seen.content_length or head.content_length or 0
             if not head.plain:
                 self._hand_over(0 if head.chunked else self._head_bytes + self._body_left)
                 return None

@@ -86,7 +86,8 @@ class Relay:
         self.started = True
         if not transport.is_closing():  # uvloop raises where asyncio ignores
             start = _OK if head.status == 200 and head.reason == b"OK" else _status_line(head)
-            transport.write(b"".join((start, head.fields, self._own_lines(head), b"\r\n", body)))
+            own = b"" if self.keep_alive and not self._cors and not self._http10 else self._own_lines(head)
+            transport.write(b"".join((start, head.fields, own, b"\r\n", body)))
 
     def head(self, head: AnswerHead) -> None:
         """Write status line and fields; choose the framing the client understands."""

@@ -100,7 +100,7 @@ class Upstream:
         idle = self._idle[turn]
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            if not connection.closing and not connection.transport.is_closing():  # `usable`, without a call
                 if self._several:
                     self.rotation.taken(turn)
                 return connection

@@ -47,7 +47,7 @@ def test_a_new_trace_and_a_new_length_are_told_each_time() -> None:
 
         assert known is not None
         seen, trace, end = known
-        assert (trace, seen.body_bytes, seen.content_length) == ((TRACE % number)[13:], number, number)
+        assert (trace, seen.content_length, seen.head.content_length) == ((TRACE % number)[13:], number, None)
         assert end == len(LINE) + len(b"Host: a\r\n" + TRACE % number + b"\r\nContent-Length: 1")
 
 
