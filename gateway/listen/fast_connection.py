@@ -42,10 +42,6 @@ class FastConnection(asyncio.Protocol):
         "_forwarded",
         "_gone",
         "_head_bytes",
-        "_head_bytes",
-        "_head_bytes",
-        "_head_bytes",
-        "_head_bytes",
         "_lane",
         "_lines_end",
         "_peer",
@@ -260,7 +256,7 @@ class FastConnection(asyncio.Protocol):
         self._streams = self._body_left > 0
         if self._body and not self._streams:  # the whole body is at hand: head and body are one write
             departure.head += self._body
-            self._body = b""
+            self._drop_body()
         departure.body_follows = self._streams
         relay = self._relay
         if relay is None:
@@ -299,6 +295,12 @@ class FastConnection(asyncio.Protocol):
             exchange.sent()
             if not relay.started:  # else the client was told already that this connection ends
                 relay.keep_alive = not (self._way.arrived.head.closes or self._lane.draining)
+        if self._reading_paused:
+            self._regulate()
+
+    def _drop_body(self) -> None:
+        """Hold no more of the body, and read on: nothing else would, when its last piece stopped the reading."""
+        self._body = b""
         if self._reading_paused:
             self._regulate()
 
@@ -346,7 +348,7 @@ class FastConnection(asyncio.Protocol):
         """Answer for an error, whatever was under way."""
         self._exchange = self._resolving = None
         self._busy = self._streams = False
-        self._body = b""
+        self._drop_body()
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
         # The rest of a body that nobody will read must not be taken for a request: the connection ends.
         unfit = answer.close or arrived is None or arrived.head.closes or self._lane.draining
