@@ -17,8 +17,6 @@ from gateway.upstream.exchange import Exchange
 if TYPE_CHECKING:
     from gateway.listen.fast_lane import FastLane
 
-_WAITING_CAP = 64 * 1024
-"""Bytes of a body, or of requests behind the one under way, before the client is no longer read."""
 _AT_ONCE = 32
 """Requests of one connection that are begun in one turn of the event loop."""
 _METHODS = {word.encode(): word for word in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
@@ -128,12 +126,12 @@ class FastConnection(asyncio.Protocol):
                 self._proceed()
             elif self._begin(end) and not self._busy:
                 self._proceed()
-        if self._reading_paused or len(self._buffer) + len(self._body) > _WAITING_CAP:
+        if self._reading_paused or len(self._buffer) + len(self._body) > self._lane.waiting_cap:
             self._regulate()
 
     def _regulate(self) -> None:
         """Read from the client only while little of what it sent ahead is waiting."""
-        full = len(self._buffer) + len(self._body) > _WAITING_CAP
+        full = len(self._buffer) + len(self._body) > self._lane.waiting_cap
         if full is not self._reading_paused and not self._gone and not self.transport.is_closing():
             self._reading_paused = full
             if full:
@@ -348,6 +346,7 @@ class FastConnection(asyncio.Protocol):
         """Answer for an error, whatever was under way."""
         self._exchange = self._resolving = None
         self._busy = self._streams = False
+        self._since = self._lane.loop.time()
         self._drop_body()
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
         # The rest of a body that nobody will read must not be taken for a request: the connection ends.
