@@ -75,11 +75,27 @@ def find_overrides(environ: Mapping[str, str]) -> tuple[list[Override], list[Set
         loc = _loc_of(name)
         if annotation_at(loc) is not None:
             plain.append(_decoded(name, loc, environ[name]))
-        elif name.endswith("_FILE") and annotation_at(_loc_of(name.removesuffix("_FILE"))) is not None:
+        elif _names_file(name):
             files += _from_file(name, Path(environ[name]), problems)
         else:
             problems.append(SettingsProblem(name, None, None, "", f"no setting has this name{_meant(name)}"))
     return [override for group in (folder, files, plain) for override in sorted(group, key=_depth)], problems
+
+
+def secret_files(environ: Mapping[str, str]) -> frozenset[Path]:
+    """Name the files that `_FILE` variables name, and those of the secret folder that are settings, with the folder."""
+    files = {Path(environ[name]) for name in environ if _names_file(name)}
+    if environ.get(SECRETS_DIR_VARIABLE):
+        folder = Path(environ[SECRETS_DIR_VARIABLE])
+        files |= {folder, *(Path(found.source) for found in _from_folder(str(folder), []))}
+    return frozenset(files)
+
+
+def _names_file(name: str) -> bool:
+    """Whether a variable is the `_FILE` of a key, and no key itself."""
+    if not name.startswith(PREFIX) or name in _RESERVED or annotation_at(_loc_of(name)) is not None:
+        return False
+    return name.endswith("_FILE") and annotation_at(_loc_of(name.removesuffix("_FILE"))) is not None
 
 
 def _loc_of(name: str) -> tuple[str, ...]:

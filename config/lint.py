@@ -69,8 +69,6 @@ def _clerk(settings: Settings) -> Iterator[Finding]:
 
 
 def _waiting(settings: Settings) -> Iterator[Finding]:
-    if settings.workers > 1:
-        yield Finding(("workers",), "is accepted, but this release runs one process; run several replicas instead")
     if settings.system_tokens:
         yield Finding(("system_tokens",), _NOT_BUILT)
     for name in _WAITING_SECTIONS:

@@ -7,7 +7,7 @@ MEANING = {
     "tls": "Speak TLS (1.2 or newer) to clients. Absent: plain HTTP.",
     "tls.certificate": "PEM file: the certificate, then those that lead to its authority.",
     "tls.key": "PEM file: the private key, not encrypted.",
-    "workers": "Processes of one gateway. This release runs one: run several replicas instead.",
+    "workers": "Processes that answer clients, behind one port and one supervisor. Above 1 needs `redis.url`.",
     "public_url": "Origin under which browsers see the gateway, used as written. Default: `listen` after `http://`, or `https://`.",
     "hosts": "`Host` values that are served, compared without case, port and trailing dot. Empty: any.",
     "trusted_proxies": "Networks whose `X-Forwarded-*` and `X-Request-Id` are read.",

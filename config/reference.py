@@ -32,6 +32,10 @@ variables are refused: in Kubernetes, a service named `gw` makes such variables,
 folder that are named like keys: `secrets/master_key` or `secrets__master_key`; other files there are left alone. A
 variable wins over a `_FILE`, that over the folder, and that over the YAML file.
 
+**Reload.** `serve` takes a changed file into force without a restart, and on SIGHUP; variables stay those of the start.
+`listen`, `admin.listen`, `workers`, `fast_lane`, `data_dir`, `tls` itself (not its files) and `database.embedded` wait
+for a restart; the log names them.
+
 **Values.** Durations carry their unit: `250ms`, `10s`, `5m`, `1h`, `180d`. Sizes: `32 KiB`, `1 MB`. Origins are written
 as browsers send them: `https://app.example.com`, without a slash at the end.
 

@@ -4,8 +4,9 @@ Exit codes: 0 it worked; 1 it did not, or `check` found problems; 2 the settings
 """
 
 import os
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,21 +52,30 @@ def main() -> None:
 
 @app.command
 def serve(*, config: ConfigFile = None) -> int:
-    """Serve requests until SIGTERM."""
-    settings = _settings(config, for_serve=True)
+    """Serve requests until SIGTERM; take changed settings into force, at once or on SIGHUP."""
+    from config.watch import Source
+
+    source = Source(_config_path(config), os.environ)
+    settings = _loaded(source.load)
     if settings is None:
         return 2
+    # It would end the process. Until there is something to reload, a change is noticed without it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     import uvloop
 
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
     from gateway.telemetry.logs import configure_logs
+    from gateway.workers.supervisor import WorkerFailed, supervise
     from provisioning.errors import ProvisioningError
 
     configure_logs()
     try:
-        uvloop.run(serve_settings(settings))
-    except (OSError, GatewayError, ProvisioningError) as error:
+        if settings.workers > 1:
+            uvloop.run(supervise(settings, source))
+        else:
+            uvloop.run(serve_settings(settings, source))
+    except (OSError, GatewayError, ProvisioningError, WorkerFailed) as error:
         return _failed(f"gateway serve: {_reason(error)}")
     return 0
 
@@ -200,27 +210,27 @@ def _config_path(config: Path | None) -> Path:
     return config or Path(os.environ.get(CONFIG_VARIABLE) or "gateway.yaml")
 
 
-def _settings(config: Path | None, *, for_serve: bool = False) -> "Settings | None":
+def _settings(config: Path | None) -> "Settings | None":
     """Load the settings; None after telling what is wrong with them."""
     from config.load import load_settings
+
+    return _loaded(lambda: load_settings(_config_path(config), os.environ))
+
+
+def _loaded(load: Callable[[], "Settings"]) -> "Settings | None":
     from config.problems import SettingsInvalid
 
     try:
-        return load_settings(_config_path(config), os.environ, for_serve=for_serve)
+        return load()
     except SettingsInvalid as invalid:
         _errors(invalid.problems)
         return None
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line what failed; of a cause only its kind, since drivers repeat parts of a DSN."""
-    from provisioning.errors import DatabaseUnavailable
+    from gateway.report import failure_text
 
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, DatabaseUnavailable):
-        kind = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
-        return f"PostgreSQL at database.url cannot be asked: {text}{kind}"
-    return text
+    return failure_text(error)
 
 
 def _out(*lines: str) -> None:

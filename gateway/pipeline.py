@@ -9,18 +9,17 @@
 Both lanes share all of it. Everything refused is raised (`errors.py`); `problems.py` says how HTTP tells it.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.actors.callers import Caller, Callers
 from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
-from gateway.credentials.cookies import without_clerk
-from gateway.credentials.find import authorization_is_ours, find_credentials, may_pass
+from gateway.credentials.find import find_credentials
 from gateway.credentials.kinds import Carrier, Credential, digest_of
 from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
 from gateway.edge import slots
-from gateway.edge.arrival import Arrived, Incoming, arrive, trace_lines
+from gateway.edge.arrival import Arrived, Incoming, arrive
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.edge.handshake import Handshake, judge_handshake
 from gateway.errors import (
@@ -35,6 +34,8 @@ from gateway.errors import (
     VerifierUnavailable,
 )
 from gateway.identity.header_set import ANONYMOUS_BLOCK
+from gateway.identity.request_head import request_head
+from gateway.parts import Lease
 from gateway.policy.cors import Cors
 from gateway.policy.cross_site import check_cross_site
 from gateway.policy.decision import decide
@@ -52,13 +53,14 @@ _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What the pipeline walks through; built once by `app.py`.
+    """What the pipeline walks through; built by `composition.py`, anew at every reload.
 
     Attributes:
         hosts: Host names served; empty serves any.
         issuers: Exact `iss` of the sessions taken here.
         own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
         clock: Unix seconds.
+        lease: Entered by whoever waits in here for keys or records, so that they are closed after the last alone.
     """
 
     hosts: frozenset[str]
@@ -74,6 +76,7 @@ class Rooms:
     tunnels: Tunnels
     metrics: Metrics
     clock: Callable[[], float]
+    lease: Lease
 
 
 @dataclass(slots=True)  # not frozen: one per request on the hot path
@@ -226,46 +229,18 @@ class Pipeline:
             WebsocketVersionUnsupported: In another version.
         """
         arrived, rule = way.arrived, way.rule
-        incoming, head, raw = arrived.incoming, arrived.head, arrived.target.raw
-        method, lifted = incoming.method, head.fields.lifted
-        handshake, own_lines, length = None, b"", arrived.content_length
-        if head.upgrade is not None:
-            handshake = judge_handshake(arrived)
-        if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
-            own_lines = _kept_credentials(way, self.rooms.issuers)
-        if head.chunked:
-            own_lines += b"Transfer-Encoding: chunked\r\n"
-        elif length is not None:
-            own_lines += b"Content-Length: %d\r\n" % length
-        if handshake is not None:
-            own_lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        # One join: it copies each byte once, which formatting with `%` does not.
-        data = b"".join(
-            (
-                method.encode("ascii"),
-                b" ",
-                raw if rule.strip_prefix is None else _target_for(raw, rule.strip_prefix),
-                b" HTTP/1.1\r\n",
-                head.passing,
-                own_lines,
-                way.caller.identity if way.caller is not None else ANONYMOUS_BLOCK,
-                b"X-Request-Id: ",
-                incoming.request_id.encode("ascii"),
-                b"\r\n",
-                arrived.view.lines,
-                trace_lines(head.fields, incoming.traceparent),
-                b"\r\n",
-            )
-        )
-        has_body = head.chunked or bool(length)
-        cors = self._cors_lines(way) if lifted[slots.ORIGIN] is not None else b""
+        head, method = arrived.head, arrived.incoming.method
+        handshake = judge_handshake(arrived) if head.upgrade is not None else None
+        identity = way.caller.identity if way.caller is not None else ANONYMOUS_BLOCK
+        data = request_head(arrived, rule, identity, self.rooms.issuers, upgrades=handshake is not None)
+        has_body = arrived.has_body
         return Departure(
             data,
             method == "HEAD",
             not has_body and method in _REPLAYABLE,
             has_body,
             self.rooms.upstreams[rule.upstream],
-            cors,
+            self._cors_lines(way) if head.fields.lifted[slots.ORIGIN] is not None else b"",
             handshake,
         )
 
@@ -374,36 +349,3 @@ def _lone_bearer(arrived: Arrived) -> bytes | None:
 def _check_same_person(one: Principal, two: Principal) -> None:
     if (one.issuer, one.subject) != (two.issuer, two.subject):
         raise CredentialConflict
-
-
-def _kept_credentials(way: Way, issuers: Collection[str]) -> bytes:
-    """Lines for what is the application's; credentials of our kinds stay here unless the route forwards them."""
-    fields, rule = way.arrived.fields, way.rule
-    lines = []
-    authorization = way.arrived.authorization
-    if authorization is not None and (
-        rule.forward_credentials
-        or (rule.auth is Auth.OPTIONAL and not authorization_is_ours(authorization))
-        or (rule.auth is Auth.NONE and may_pass(authorization, issuers))
-    ):
-        lines += [b"Authorization: ", authorization, b"\r\n"]
-    api_key = fields.lifted[slots.API_KEY]
-    if api_key is not None and (rule.forward_credentials or may_pass(api_key, issuers)):
-        lines += [b"X-API-Key: ", api_key, b"\r\n"]
-    cookies = fields.all(slots.COOKIE)
-    if cookies:
-        cookie = b"; ".join(cookies) if rule.forward_credentials else without_clerk(cookies)
-        if cookie:
-            lines += [b"Cookie: ", cookie, b"\r\n"]
-    return b"".join(lines)
-
-
-def _target_for(raw: bytes, strip_prefix: str) -> bytes:
-    """The target as received, without the route's prefix; never empty, always starting with a slash."""
-    prefix = strip_prefix.rstrip("/").encode("ascii")
-    if not raw.startswith(prefix):
-        return raw
-    rest = raw[len(prefix) :]
-    if rest.startswith(b"/"):
-        return rest
-    return b"/" + rest if not rest or rest.startswith(b"?") else raw

@@ -1,4 +1,4 @@
-"""What `gateway check` prints: the route table for people, and everything as JSON for programs. Pure."""
+"""What commands print: the route table for people, everything as JSON for programs, failures in one line. Pure."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from config.checks import demands_of
 from config.model import Route
 from config.problems import SettingsProblem
+from provisioning.errors import DatabaseUnavailable
 
 _HEADINGS = ("#", "METHODS", "HOSTS", "PATH", "AUTH", "ACCEPT", "DEMANDS", "UPSTREAM")
 
@@ -49,3 +50,12 @@ def json_report(
         "routes": [route.model_dump(mode="json") for route in routes],
     }
     return json.dumps(report, ensure_ascii=False, indent=2)
+
+
+def failure_text(error: Exception) -> str:
+    """Say in one line what failed; of a cause only its kind, since drivers repeat parts of a DSN."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, DatabaseUnavailable):
+        kind = f" ({type(error.__cause__).__name__})" if error.__cause__ else ""
+        return f"PostgreSQL at database.url cannot be asked: {text}{kind}"
+    return text

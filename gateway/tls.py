@@ -49,12 +49,29 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(_ALPN)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    renew(context, certificate, key)
+    return context
+
+
+def renew(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Show another certificate from the next handshake on; open connections keep theirs.
+
+    Call it on the loop, though it reads two small files: OpenSSL must begin no connection meanwhile. And call it with
+    what `server_context` has just taken: a pair that does not fit would leave the listener without a certificate.
+
+    Args:
+        context: Of the listener.
+        certificate: As for `server_context`.
+        key: Likewise.
+
+    Raises:
+        OSError: As `server_context`.
+    """
     try:
         # A password is given so that OpenSSL never asks a terminal for one.
         context.load_cert_chain(certificate, key, password="")
     except OSError as error:
         raise OSError(f"tls.certificate and tls.key cannot be used: {_why(error)}") from None
-    return context
 
 
 def _why(error: OSError) -> str:

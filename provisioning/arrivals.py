@@ -4,6 +4,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from provisioning.clerk_api import ClerkApi
 from provisioning.first_sight import FirstSight
@@ -14,16 +15,31 @@ from provisioning.single_flight import SingleFlight
 DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-class Arrivals:
-    """Gives every proven subject a standing in our records.
+@dataclass(slots=True)
+class Tally:
+    """What was done, for metrics.
 
     Attributes:
-        provisioned_users: Users this process made, for metrics.
+        provisioned_users: Users this process made.
         provisionings: Transactions of first sight, also those that added only an organization or a membership.
         failures: Provisionings that raised.
         duration_counts: Provisionings by duration, one count per bound of `DURATION_BOUNDS_S` (not cumulative) and one
             for what lies above.
         duration_sum_s: Seconds of all of them together.
+    """
+
+    provisioned_users: int = 0
+    provisionings: int = 0
+    failures: int = 0
+    duration_counts: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))
+    duration_sum_s: float = 0.0
+
+
+class Arrivals:
+    """Gives every proven subject a standing in our records.
+
+    Attributes:
+        tally: Counts; who takes another's place may go on with its counts.
     """
 
     def __init__(
@@ -33,11 +49,7 @@ class Arrivals:
         self._clerk_api = clerk_api
         self._clock = clock
         self._flights: SingleFlight[Standing] = SingleFlight()
-        self.provisioned_users = 0
-        self.provisionings = 0
-        self.failures = 0
-        self.duration_counts = [0] * (len(DURATION_BOUNDS_S) + 1)
-        self.duration_sum_s = 0.0
+        self.tally = Tally()
 
     async def standing(self, subject: Subject) -> Standing:
         """Find the subject's standing, or make and refresh what is missing. A cancelled waiter leaves the others be.
@@ -49,6 +61,11 @@ class Arrivals:
             OrganizationMissing: No Clerk organization in the token, and personal ones are off.
         """
         return await self._flights.run(subject, lambda: self._standing(subject))
+
+    async def finish(self, wait_s: float) -> None:
+        """Let what is under way come to its end, for `wait_s` at most; then end it."""
+        await self._flights.landed(wait_s)
+        await self._flights.close()
 
     async def close(self) -> None:
         """End what is under way."""
@@ -62,19 +79,19 @@ class Arrivals:
         try:
             provisioned = await self._provision(subject)
         except Exception:
-            self.failures += 1
+            self.tally.failures += 1
             raise
         finally:
             took = self._clock() - began
-            self.duration_counts[bisect_left(DURATION_BOUNDS_S, took)] += 1
-            self.duration_sum_s += took
-            self.provisionings += 1
+            self.tally.duration_counts[bisect_left(DURATION_BOUNDS_S, took)] += 1
+            self.tally.duration_sum_s += took
+            self.tally.provisionings += 1
         return provisioned
 
     async def _provision(self, subject: Subject) -> Standing:
         profile, organization_name = await self._profile(subject)
         provisioned = await self._first_sight.provision(subject, profile, organization_name)
-        self.provisioned_users += provisioned.created
+        self.tally.provisioned_users += provisioned.created
         return provisioned.standing
 
     async def _profile(self, subject: Subject) -> tuple[Profile, str | None]:

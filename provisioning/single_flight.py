@@ -27,6 +27,11 @@ class SingleFlight(Generic[V]):
         if not flight.cancelled():
             flight.exception()  # looked at here, in case every waiter has gone
 
+    async def landed(self, wait_s: float) -> None:
+        """Wait for the flights under way now, for `wait_s` at most; how they end is told to their waiters alone."""
+        if self._flights:
+            await asyncio.wait(list(self._flights.values()), timeout=wait_s)
+
     async def close(self) -> None:
         """End all flights and wait for their end."""
         flights = list(self._flights.values())

@@ -20,6 +20,7 @@ MAY_BLOCK = (
         {"_parse_connect_arguments"},
     ),  # looks for password and certificate files; no other way
     ("provisioning/database/embedded.py", {"_spawn"}),  # a fork belongs on the thread that lives as long as the child
+    ("gateway/workers/process.py", {"_spawn"}),  # likewise
     ("provisioning/database/migrate.py", {"_run", "_upgrade"}),  # runs on a loop of its own, in a thread of its own
 )
 

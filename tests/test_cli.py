@@ -135,6 +135,16 @@ def test_check_as_json_holds_the_routes_and_warnings(capsys: pytest.CaptureFixtu
     assert [warning["key"] for warning in report["warnings"]] == ["secrets.master_key"]
 
 
+def test_check_refuses_several_workers_without_redis_and_says_where(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ran = call(capsys, "check", "-c", str(path := write(tmp_path, f"{VALID}workers: 2\n")))
+
+    line = VALID.count("\n") + 1
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"{path}:{line}:1 workers: above 1 needs redis.url")
+
+
 def test_the_route_table_is_aligned_and_names_what_is_demanded(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -57,8 +57,25 @@ class _Remembered:
     read_at: float  # monotonic
 
 
+@dataclass(slots=True)
+class LookUps:
+    """Look-ups by result, for metrics.
+
+    Attributes:
+        stale: Served from memory because PostgreSQL is away; a miss as well.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+
+
 class Callers:
-    """Resolves credentials to callers."""
+    """Resolves credentials to callers.
+
+    Attributes:
+        look_ups: Counts; a cache that takes another's place may go on with its counts.
+    """
 
     def __init__(
         self,
@@ -78,12 +95,7 @@ class Callers:
         self._entries: LRUCache[bytes, _Entry[Caller]] = LRUCache(settings.near_entries)
         self._proofs: LRUCache[bytes, _Entry[Principal]] = LRUCache(settings.near_entries)
         self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
-        self.hits = self.misses = self.stale = 0
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Look-ups by result, for metrics."""
-        return {"hit": self.hits, "miss": self.misses, "stale": self.stale}
+        self.look_ups = LookUps()
 
     def known(self, digest: bytes) -> Caller | None:
         """Answer from memory alone, without waiting; None sends the request the long way.
@@ -94,7 +106,7 @@ class Callers:
         entry: _Entry[Caller] | None = self._entries.get(digest)
         caller = self._believed(entry) if entry is not None else None
         if caller is not None:
-            self.hits += 1
+            self.look_ups.hits += 1
         return caller
 
     def known_principal(self, digest: bytes) -> Principal | None:
@@ -142,7 +154,7 @@ class Callers:
         caller = self.known(digest) if credential.refusal is None else None
         if caller is not None:
             return caller
-        self.misses += 1
+        self.look_ups.misses += 1
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         check_pending(principal, rule)
@@ -175,7 +187,7 @@ class Callers:
             now = self._monotonic()
             if remembered is None or now - remembered.read_at >= settings.stale_if_error:
                 raise StoreUnavailable("database_unavailable") from error
-            self.stale += 1
+            self.look_ups.stale += 1
             return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
         read_at = self._monotonic()
         self._standings.insert(key, _Remembered(standing, read_at))

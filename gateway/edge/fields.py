@@ -99,6 +99,12 @@ _LIFTED = {
     b"access-control-request-method": slots.REQUESTED_METHOD,
     b"access-control-request-headers": slots.REQUESTED_HEADERS,
     b"content-type": slots.CONTENT_TYPE,
+    b"user-agent": slots.USER_AGENT,
+    b"etag": slots.ETAG,
+    b"content-location": slots.CONTENT_LOCATION,
+    b"content-range": slots.CONTENT_RANGE,
+    b"max-forwards": slots.MAX_FORWARDS,
+    b"server": slots.SERVER,
 }
 _SINGLE = frozenset(
     {
@@ -112,6 +118,14 @@ _SINGLE = frozenset(
         slots.ORIGIN,
         slots.SEC_FETCH_SITE,
         slots.REQUESTED_METHOD,
+        # Read by nobody here; but aiohttp's parser takes none of them twice, and both lanes must judge alike.
+        slots.CONTENT_TYPE,
+        slots.USER_AGENT,
+        slots.ETAG,
+        slots.CONTENT_LOCATION,
+        slots.CONTENT_RANGE,
+        slots.MAX_FORWARDS,
+        slots.SERVER,
     }
 )
 _LISTS = frozenset({slots.COOKIE, slots.CONNECTION, slots.FORWARDED_FOR, slots.ACCEPT, slots.REQUESTED_HEADERS})

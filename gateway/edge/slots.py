@@ -33,7 +33,13 @@ ACCEPT: Final = 20
 REQUESTED_METHOD: Final = 21
 REQUESTED_HEADERS: Final = 22
 CONTENT_TYPE: Final = 23
-COUNT: Final = 24
+USER_AGENT: Final = 24
+ETAG: Final = 25
+CONTENT_LOCATION: Final = 26
+CONTENT_RANGE: Final = 27
+MAX_FORWARDS: Final = 28
+SERVER: Final = 29
+COUNT: Final = 30
 
 FIRST_THAT_PASSES: Final = ORIGIN
 """The first lifted place whose field goes up as well."""

@@ -17,11 +17,14 @@ SWEEP_S = 0.5
 """Seconds between two looks at the deadlines of heads."""
 LINGER_S = 1.0
 """Seconds of bytes nobody wants that are still read after an answer: closing over them would destroy the answer."""
+ON_ITS_WAY_S = 1.0
+"""Seconds within which a drain expects a request from a client that it heard of; closing over it would lose it."""
 _DRAIN_LOOK_S = 0.05
 CHUNK_LINES_CAP = 4096
 """Bytes of chunk sizes and extensions taken beyond sixteen for each byte of content."""
 _LOOK_BYTES = 1024
 """Bytes parsed at once where chunk lines may be among them."""
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 GiveBack = Callable[[asyncio.Transport], None]
@@ -52,15 +55,17 @@ class LaneServer(web.Server):
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=limits.keepalive,
             lingering_time=0,  # `LaneConnection` lingers: it tells the client first that nothing more comes
-            max_line_size=limits.head_bytes,
-            max_field_size=limits.head_bytes,
-            max_headers=limits.head_fields,
+            **_options_of(limits),
         )
         self._lane = lane
         self._head_timeout_s = limits.head_timeout
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def adopt(self, limits: Limits) -> None:
+        """Bind every connection from now on by these limits; its parser keeps them to its end."""
+        self._kwargs |= _options_of(limits)
+        self._head_timeout_s = limits.head_timeout
 
     def _sweep(self) -> None:
         """Judge the heads of all connections with one timer."""
@@ -93,18 +98,30 @@ class LaneServer(web.Server):
         return LaneConnection(self, self._lane, loop=self._loop, **self._kwargs)
 
 
+def _options_of(limits: Limits) -> dict[str, Any]:
+    return {
+        "keepalive_timeout": limits.keepalive,
+        "max_line_size": limits.head_bytes,
+        "max_field_size": limits.head_bytes,
+        "max_headers": limits.head_fields,
+    }
+
+
 class LaneConnection(web.RequestHandler):
     """aiohttp's connection; what its parser refuses is answered our way, without a traceback per request."""
 
     __slots__ = (
         "_chunk_lines",
         "_chunked",
+        "_content_length",
         "_deaf",
         "_detached",
         "_give_back",
         "_head_since",
+        "_head_tail",
         "_lane",
         "_lent_bytes",
+        "_made_at",
         "_received",
         "_unfinished",
     )
@@ -113,9 +130,12 @@ class LaneConnection(web.RequestHandler):
         super().__init__(manager, **options)
         self._lane = lane
         self._deaf = self._detached = False
+        self._made_at = self._loop.time()
         self._unfinished: StreamReader | None = None
         self._chunked = False
         self._chunk_lines = 0  # bytes of the latest request's body that were no content
+        self._content_length = 0
+        self._head_tail = b""  # the last bytes before, if they may be the beginning of a head's end
         self._head_since: float | None = None
         self._received = self._lent_bytes = 0
         self._give_back: GiveBack | None = None
@@ -130,16 +150,35 @@ class LaneConnection(web.RequestHandler):
         self._lent_bytes, self._give_back = size, give_back
 
     def data_received(self, data: bytes) -> None:
-        """Parse, in small pieces where chunk lines must be told from content, heads and pipelined requests."""
+        """Parse, in pieces that end where a head or a body does: see `_piece`."""
         self._received += len(data)
         start = 0
         while not self._deaf:
-            plain_body = self._unfinished is not None and not self._chunked and not self._unfinished.is_eof()
-            end = len(data) if plain_body else start + _LOOK_BYTES
+            end = self._piece(data, start)
             self._parse(data[start:end])
             start = end
             if start >= len(data):
                 break
+
+    def _piece(self, data: bytes, start: int) -> int:
+        """Where to stop parsing: with an error, the parser forgets the whole requests before it in the same bytes.
+
+        In a chunked body the pieces are small, so that chunk lines can be told from content.
+        """
+        body = self._unfinished
+        if body is not None and not body.is_eof():
+            return start + (_LOOK_BYTES if self._chunked else max(1, self._content_length - body.total_bytes))
+        if self._upgraded:
+            return len(data)
+        before, self._head_tail = self._head_tail, b""
+        end = (before + data[start : start + 3]).find(_END_OF_HEAD)
+        if end >= 0:  # it began in the bytes before
+            return start + end + 4 - len(before)
+        end = data.find(_END_OF_HEAD, start)
+        if end >= 0:
+            return end + 4
+        self._head_tail = (before + data[max(start, len(data) - 3) :])[-3:]
+        return len(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse; when a body turns out broken, tell whoever reads it.
@@ -158,6 +197,7 @@ class LaneConnection(web.RequestHandler):
                 self._break_body()
             elif content is not self._unfinished:  # only the latest request can have a body that is still to come
                 self._unfinished, self._chunked, self._chunk_lines = content, message.chunked, 0
+                self._content_length = int(message.headers.get("Content-Length", 0))
 
     def _judge_chunk_lines(self, body: StreamReader, size: int) -> None:
         """Refuse a body that hides bytes in its chunk lines (S04): the parser skips extensions of any length unread.
@@ -218,8 +258,8 @@ class LaneConnection(web.RequestHandler):
         return not self._messages and self._waiter is not None and not self._waiter.done()
 
     def end_when_idle(self) -> None:
-        """Close unless a request is here or under way."""
-        if self._idle:
+        """Close unless a request is here or under way, or on its way from a client that was just accepted."""
+        if self._idle and self._loop.time() - self._made_at > ON_ITS_WAY_S:
             self.force_close()
 
     def check_head(self, now: float, timeout_s: float) -> None:
@@ -228,7 +268,12 @@ class LaneConnection(web.RequestHandler):
             return
         if now - self._head_since > timeout_s and self.transport is not None:
             self._lane.refuse_late(self.transport)
-            self.force_close()
+            self._deaf, self._head_since = True, None
+            if self.transport.is_closing() or not self.transport.can_write_eof():
+                self.force_close()
+            else:  # what dribbles on is thrown away for a moment: see `LINGER_S`
+                self.transport.write_eof()
+                self._loop.call_later(LINGER_S, self.force_close)
 
     def handle_error(
         self,

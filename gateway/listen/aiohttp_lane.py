@@ -43,17 +43,22 @@ class AiohttpLane:
         self._kept = Written(keep_alive=True)
         self._closed = Written(keep_alive=False)
 
+    def adopt(self, pipeline: Pipeline, refusals: Refusals, limits: Limits) -> None:
+        """Serve every request from now on with these; those under way keep what they began with."""
+        self._pipeline, self._refusals, self._limits = pipeline, refusals, limits
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; everything that can go wrong becomes an answer or a cut connection here."""
         started = time.perf_counter()
         incoming = _incoming(request, self._scheme)
         arrived: Arrived | None = None
         way: Way | None = None
+        pipeline = self._pipeline
         try:
             self._check_size(incoming)
-            arrived = self._pipeline.arrive(incoming)
-            way = self._pipeline.direct(arrived)
-            status, keep_alive = await self._answer(request, way)
+            arrived = pipeline.arrive(incoming)
+            way = pipeline.direct(arrived)
+            status, keep_alive = await self._answer(request, way, pipeline)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client is gone; aiohttp cleans up
         except Exception as error:  # noqa: BLE001 - the outer edge: nothing may escape unanswered
@@ -91,16 +96,17 @@ class AiohttpLane:
         transport.write(answer.serialise(date=self._refusals.date(), is_head=False, close=True))
         self._metrics.answered(NO_ROUTE, "", answer.status, 0.0)
 
-    async def _answer(self, request: web.BaseRequest, way: Way) -> tuple[int, bool]:
+    async def _answer(self, request: web.BaseRequest, way: Way, pipeline: Pipeline) -> tuple[int, bool]:
         arrived = way.arrived
         if way.preflight is not None:
             return way.preflight.status, self._write(request, way.preflight, arrived.incoming, arrived)
-        if not self._pipeline.known(way):
-            await self._pipeline.resolve(way)
-        if way.endpoint is not None:
-            answer = await self._own(request, way, way.endpoint)
-            return answer.status, self._write(request, answer, arrived.incoming, arrived)
-        return await self._forward(request, way, self._pipeline.depart(way))
+        with pipeline.rooms.lease:
+            if not pipeline.known(way):
+                await pipeline.resolve(way)
+            if way.endpoint is not None:
+                answer = await self._own(request, way, way.endpoint)
+                return answer.status, self._write(request, answer, arrived.incoming, arrived)
+        return await self._forward(request, way, pipeline.depart(way))
 
     async def _own(self, request: web.BaseRequest, way: Way, endpoint: Endpoint) -> Answer:
         async def read_body(cap: int) -> bytes:

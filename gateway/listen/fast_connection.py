@@ -8,9 +8,9 @@ from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
-from gateway.listen.aiohttp_connection import LINGER_S
+from gateway.listen.aiohttp_connection import LINGER_S, ON_ITS_WAY_S
 from gateway.listen.relay import Relay
-from gateway.pipeline import Way
+from gateway.pipeline import Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 
@@ -172,19 +172,19 @@ class FastConnection(asyncio.Protocol):
         arrived = self._arrive(end)
         if arrived is None:
             return False
-        lane = self._lane
+        lane, pipeline = self._lane, self._lane.pipeline
         way: Way | None = None
         try:
-            way = lane.pipeline.direct(arrived)
+            way = pipeline.direct(arrived)
             if way.endpoint is not None or way.preflight is not None:
                 return self._hand_over(self._head_bytes + self._body_left)
             self._consume()
             self._way = way
-            if lane.pipeline.known(way):
-                self._forward(way)
+            if pipeline.known(way):
+                self._forward(way, pipeline)
             else:
                 self._busy = True
-                self._resolving = lane.loop.create_task(self._resolve(way))
+                self._resolving = lane.loop.create_task(self._resolve(way, pipeline))
         except Exception as error:  # noqa: BLE001 - the outer edge: nothing may escape unanswered
             if way is None:
                 self._consume()
@@ -237,19 +237,19 @@ class FastConnection(asyncio.Protocol):
         self._body, self._buffer = buffer[size : size + length], buffer[size + length :]
         self._body_left = length - len(self._body)
 
-    async def _resolve(self, way: Way) -> None:
+    async def _resolve(self, way: Way, pipeline: Pipeline) -> None:
         """Ask for a caller who is not known yet."""
         try:
-            await self._lane.pipeline.resolve(way)
+            with pipeline.rooms.lease:
+                await pipeline.resolve(way)
             self._resolving = None
-            self._forward(way)
+            self._forward(way, pipeline)
         except Exception as error:  # noqa: BLE001 - the outer edge
             self._refuse(error, way.arrived.incoming, way.arrived, way)
             self._go_on()
 
-    def _forward(self, way: Way) -> None:
-        lane = self._lane
-        departure = lane.pipeline.depart(way)
+    def _forward(self, way: Way, pipeline: Pipeline) -> None:
+        departure = pipeline.depart(way)
         self._forwarded = time.perf_counter()
         self._streams = self._body_left > 0
         if self._body and not self._streams:  # the whole body is at hand: head and body are one write
@@ -260,7 +260,7 @@ class FastConnection(asyncio.Protocol):
         if relay is None:
             relay = self._relay = Relay(self.transport, http10=False, keep_alive=False, cors=b"", changed=self._changed)
         # An answer that comes before the end of its request ends the connection: what follows is a rest of a body.
-        keep_alive = not (self._streams or way.arrived.head.closes or lane.draining)
+        keep_alive = not (self._streams or way.arrived.head.closes or self._lane.draining)
         relay.begin(keep_alive, departure.cors)
         self._departure = departure
         self._busy = True
@@ -422,9 +422,18 @@ class FastConnection(asyncio.Protocol):
             self.transport.close()
 
     def end_soon(self) -> None:
-        """Close when nothing is under way or arriving; else let that be the last."""
+        """Close when nothing is under way or arriving; else let that be the last.
+
+        A client that was heard of a moment ago, or was just accepted, may have a request on its way: it has that time.
+        """
+        if self not in self._lane.connections:
+            return
         if self._exchange is not None and self._relay is not None:
             if not self._relay.started:
                 self._relay.keep_alive = False
         elif not self._busy and not self._buffer:
-            self.transport.close()
+            rest_s = self._since + ON_ITS_WAY_S - self._lane.loop.time()
+            if rest_s > 0:
+                self._lane.loop.call_later(rest_s, self.end_soon)
+            else:
+                self.transport.close()

@@ -52,6 +52,10 @@ class FastLane:
         self._heads_since = self.loop.time()
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
+    def adopt(self, pipeline: Pipeline, refusals: Refusals, limits: Limits) -> None:
+        """Serve every request from now on with these; those under way keep what they began with."""
+        self.pipeline, self.refusals, self.limits = pipeline, refusals, limits
+
     def __call__(self) -> FastConnection:
         """Make the protocol of one accepted connection."""
         return FastConnection(self)

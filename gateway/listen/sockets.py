@@ -38,8 +38,32 @@ def bind_both(public: Address, admin: Address) -> Sockets:
         raise
 
 
-def bind(address: Address) -> socket.socket:
+def bind_shared(address: Address, count: int) -> tuple[socket.socket, ...]:
+    """Bind several sockets to one address; Linux spreads new connections over those that listen.
+
+    Raises:
+        OSError: As `bind`, also when somebody else shares the port: with SO_REUSEPORT alone, a second gateway of the
+            same user would silently take half of the connections.
+    """
+    with bind(address) as alone:  # bound until the others are, so that nobody comes between
+        place = address_of(alone)
+        bound: list[socket.socket] = []
+        try:
+            for _ in range(count):
+                bound.append(bind(place, shared=True))  # noqa: PERF401 - those bound so far must be closed
+        except OSError:
+            for listener in bound:
+                listener.close()
+            raise
+    return tuple(bound)
+
+
+def bind(address: Address, *, shared: bool = False) -> socket.socket:
     """Bind without listening; port 0 lets the system choose.
+
+    Args:
+        address: Where.
+        shared: Let other sockets of this user, shared as well, have the same port.
 
     Raises:
         OSError: The address is taken or not ours to take; the message names it.
@@ -49,6 +73,8 @@ def bind(address: Address) -> socket.socket:
     try:
         # Connections of an earlier run that linger must not keep the port from us.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(place)
     except OSError as error:
         listener.close()

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -23,10 +23,20 @@ def _line(event: MutableMapping[str, Any]) -> bytes:
         return json.dumps(event, default=repr).encode("ascii")
 
 
-def configure_logs(level: int = logging.INFO) -> None:
-    """Send our events to standard output as JSON, from `level` up; library messages from warning up, likewise."""
+def configure_logs(level: int = logging.INFO, **facts: object) -> None:
+    """Send our events to standard output as JSON, from `level` up; library messages from warning up, likewise.
+
+    Args:
+        level: Of `logging`.
+        facts: What every line says besides, such as `worker`.
+    """
+
+    def with_facts(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**facts, **event}
+
     processors: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *([with_facts] if facts else []),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         # Not `dict_tracebacks`: it prints the local variables of every frame, tokens and cookies among them.
@@ -38,11 +48,15 @@ def configure_logs(level: int = logging.INFO) -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_Foreign()], force=True)
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_Foreign(facts)], force=True)
 
 
 class _Foreign(logging.Handler):
     """Lines of libraries, in our shape."""
+
+    def __init__(self, facts: Mapping[str, object]) -> None:
+        super().__init__()
+        self._facts = facts
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; a message that cannot be formatted is told as it is."""
@@ -51,6 +65,7 @@ class _Foreign(logging.Handler):
         except (TypeError, ValueError):
             message = str(record.msg)
         event: dict[str, Any] = {
+            **self._facts,
             "event": "library message",
             "logger": record.name,
             "message": message,

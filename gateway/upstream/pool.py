@@ -34,6 +34,7 @@ class Upstream:
         open: Connections open or being dialled.
         queued: Requests waiting for one.
         tunnels: Connections that switched protocols: neither counted in `open` nor capped by `max_connections`.
+        retired: No request comes any more but those under way: a connection is closed after its answer.
         closed: Nothing is dialled any more.
         plain_answers: What was learnt of the shapes of its answers.
     """
@@ -60,7 +61,7 @@ class Upstream:
         self.loop = asyncio.get_running_loop()
         self.open = 0
         self.tunnels = 0
-        self.closed = False
+        self.retired = self.closed = False
         self.plain_answers = PlainAnswers()
         self._addresses = tuple(addresses)
         self._several = len(self._addresses) > 1
@@ -279,7 +280,7 @@ class Upstream:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take a connection back after a complete exchange."""
-        if self.closed or (self._several and not self.rotation.is_well(connection.address)):
+        if self.closed or self.retired or (self._several and not self.rotation.is_well(connection.address)):
             connection.abort()
             return
         while self._queue:
@@ -326,6 +327,14 @@ class Upstream:
                 self._idle[connection.address].remove(connection)
                 connection.abort()
         self._sweeper = self.loop.call_later(self._sweep_every_s, self._sweep) if self._all or self._apart else None
+
+    def retire(self) -> None:
+        """Keep nothing idle from now on. What is under way, and what still comes of that, goes on undisturbed."""
+        self.retired = True
+        for idle in self._idle:
+            for connection in tuple(idle):
+                connection.abort()
+            idle.clear()
 
     def close(self) -> None:
         """Drop every connection and dial no more; exchanges under way or waiting fail."""

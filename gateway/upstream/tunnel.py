@@ -121,6 +121,8 @@ class Tunnel:
             end left without one, `stalled`, `max_age`, `idle_timeout`, `drain`.
         began: Loop time.
         touched: Loop time of the last byte, either way.
+        max_age_s: Longest life; None: any. As it was when the tunnel began, whatever is set later.
+        idle_timeout_s: Longest silence; likewise.
     """
 
     __slots__ = (
@@ -131,6 +133,8 @@ class Tunnel:
         "began",
         "cause",
         "client",
+        "idle_timeout_s",
+        "max_age_s",
         "registry",
         "route",
         "touched",
@@ -149,6 +153,7 @@ class Tunnel:
         self.registry = registry
         self.route = route
         self.upstream = upstream
+        self.max_age_s, self.idle_timeout_s = registry.max_age_s, registry.idle_timeout_s
         self.cause: str | None = None
         self.began = self.touched = registry.loop.time()
         self.client = ClientLeg(self, client)
@@ -231,19 +236,19 @@ class Tunnel:
 
     def judge(self, now: float) -> None:
         """Judge the deadlines."""
-        registry, quiet = self.registry, now - self.touched
+        quiet = now - self.touched
         if self._deadline:
             if now >= self._deadline:
                 self.abort()
         elif self._stalled(now):
             self.cause = self.cause or "stalled"
             self.abort()
-        elif registry.max_age_s is not None and now - self.began > registry.max_age_s:
+        elif self.max_age_s is not None and now - self.began > self.max_age_s:
             self.close(GOING_AWAY, "max_age")
         elif self.client.ended or self.upstream_end.ended:
             if quiet > (self.upstream.idle_timeout_s if self._unsent() else HALF_CLOSED_S):
                 self.abort()
-        elif registry.idle_timeout_s is not None and quiet > registry.idle_timeout_s:
+        elif self.idle_timeout_s is not None and quiet > self.idle_timeout_s:
             self.close(GOING_AWAY, "idle_timeout")
 
     def _stalled(self, now: float) -> bool:
@@ -280,16 +285,21 @@ class Tunnels:
     """
 
     def __init__(self, *, max_age_s: float | None, idle_timeout_s: float | None) -> None:
-        self.max_age_s = max_age_s
-        self.idle_timeout_s = idle_timeout_s
         self.loop = asyncio.get_running_loop()
         self.open: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
         self._tunnels: set[Tunnel] = set()
-        limits = [limit / 4 for limit in (max_age_s, idle_timeout_s) if limit is not None]
-        self._sweep_every_s = max(0.02, min([_SWEEP_S, *limits]))
+        self._sweep_every_s = _SWEEP_S
+        self.limit(max_age_s, idle_timeout_s)
         self._sweeper: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
+
+    def limit(self, max_age_s: float | None, idle_timeout_s: float | None) -> None:
+        """Limit tunnels that begin from now on; open ones keep the limits they began with."""
+        self.max_age_s = max_age_s
+        self.idle_timeout_s = idle_timeout_s
+        limits = [limit / 4 for limit in (max_age_s, idle_timeout_s) if limit is not None]
+        self._sweep_every_s = max(0.02, min([self._sweep_every_s, *limits]))
 
     def begin(
         self, route: str, upstream: Upstream, client: asyncio.Transport, upstream_transport: asyncio.Transport

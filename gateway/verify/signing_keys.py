@@ -98,6 +98,11 @@ class SigningKeys:
         )
         self._refresher = asyncio.create_task(self._keep_fresh())
 
+    async def first_set(self, wait_s: float = _FETCH_S) -> bool:
+        """Wait for the fetch that `start` began, for `wait_s` at most; True when there are keys to believe."""
+        await self._fetched(wait_s)
+        return self.ready
+
     async def close(self) -> None:
         """End what runs. Lookups afterwards answer from what is known."""
         tasks = [task for task in (self._refresher, self._flight) if task is not None]

@@ -347,15 +347,19 @@ def _make_empty(folder: Path, owner: tuple[int, int] | None) -> None:
         os.chown(folder, *owner)
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """Make the step between fork and exec that ties the child's life to ours; None where the system cannot (macOS)."""
+def die_with_parent(number: signal.Signals = signal.SIGINT) -> Callable[[], None] | None:
+    """Make the step between fork and exec that ties the child's life to ours; None where the system cannot (macOS).
+
+    Args:
+        number: What the child gets; for PostgreSQL, SIGINT is the fast shutdown.
+    """
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
     def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # we died between fork and here: no signal would come
             os._exit(1)
 

@@ -5,6 +5,8 @@ the schema is behind (0.4 s). Revisions are known by their file names.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -23,6 +25,7 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 LOCK_WAIT_S = 120.0
 _LOCK_POLL_S = 0.05
+_TOLD_EVERY_S = 5.0
 _LOCK_KEY = 0x6163746F7267  # "actorg": any constant of our own
 
 
@@ -62,6 +65,37 @@ async def upgrade(url: str) -> tuple[str, ...]:
             await _apply(url, missing)
             log.info("database_migrated", revisions=missing)
         return missing  # closing the connection gives the lock back
+
+
+async def ensure(url: str, *, automatic: bool, wait_s: float) -> None:
+    """Bring the schema up to date, or see that it is; waits for a PostgreSQL that does not answer yet.
+
+    Args:
+        url: As for `upgrade`.
+        automatic: Apply what is pending; else that is an error.
+        wait_s: How long to wait for an answer.
+
+    Raises:
+        DatabaseUnavailable: None came in time.
+        MigrationFailed: As `upgrade`; or something is pending and not to be applied here.
+    """
+    began, told_at = time.monotonic(), -math.inf
+    while True:
+        try:
+            if automatic:
+                await upgrade(url)
+            elif missing := await pending(url):
+                raise MigrationFailed(f"the schema lacks {', '.join(missing)}; run `gateway migrate`")
+        except DatabaseUnavailable as error:
+            now = time.monotonic()
+            if now - began >= wait_s:
+                raise
+            if now - told_at >= _TOLD_EVERY_S:
+                told_at = now
+                log.warning("waiting for the database", cause=str(error.__cause__ or error))
+            await asyncio.sleep(0.5)
+        else:
+            return
 
 
 @asynccontextmanager

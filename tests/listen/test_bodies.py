@@ -213,25 +213,3 @@ async def test_an_answer_may_begin_before_the_upload_ends(gateway: GatewayUnderT
 
     assert rest == b"4\r\ndone\r\n0\r\n\r\n"
     assert gateway.upstream.last.body == b"part" + bytes(1_000_000 - 4)
-
-
-async def test_each_event_reaches_the_client_before_the_next_is_written(gateway: GatewayUnderTest) -> None:
-    next_event = asyncio.Event()
-
-    async def events(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
-        for number in range(5):
-            writer.write(b"data: %d\n\n" % number)
-            await next_event.wait()
-            next_event.clear()
-        return False
-
-    gateway.upstream.respond = events
-    async with gateway.wire() as wire:
-        await wire.send(request("/public/x", "Accept: text/event-stream"))
-        for number in range(5):
-            await asyncio.wait_for(wire.reader.readuntil(b"data: %d\n\n" % number), 5)
-            next_event.set()
-        rest = await wire.reader.readuntil(b"0\r\n\r\n")
-
-    assert rest == b"\r\n0\r\n\r\n"

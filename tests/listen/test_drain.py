@@ -1,6 +1,7 @@
 """The end of a gateway: what is under way finishes, nothing new begins."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.app import running
+from gateway.listen import aiohttp_connection, fast_connection
 from gateway.upstream import tunnel
 from tests.support.gateway import settings_for
 from tests.support.jwks_server import serve_jwks
 from tests.support.upstream import OK, Received, RecordingUpstream, Responder, recording_upstream
 from tests.support.websockets import frame, handshake, switching, then_echo
-from tests.support.wire import connected, request
+from tests.support.wire import Wire, connected, request
 
 
 @dataclass
@@ -134,6 +136,41 @@ async def test_a_connection_handed_over_within_the_drain_finishes_its_request(da
         assert (reply.status, reply.get("connection")) == (200, "close")
         assert ending.upstream.last.body == b"hello"
         assert await wire.closed()
+        await asyncio.wait_for(end, 5)
+
+
+async def test_a_client_that_nobody_accepted_yet_is_answered(database_url: str, fast_lane: bool) -> None:
+    async with gateway_to_end(database_url, fast_lane=fast_lane) as ending:
+        with socket.socket() as client:
+
+            async def knock_and_end() -> None:  # in one turn of the event loop, so that nobody can be accepted between
+                client.connect(("127.0.0.1", ending.port))
+                client.sendall(request("/public/x"))
+                await ending.stack.aclose()
+
+            end = asyncio.create_task(knock_and_end())
+            await listening_no_more(ending.port)
+            client.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=client)
+            reply = await Wire(reader, writer).reply()
+
+            assert (reply.status, reply.get("connection")) == (200, "close")
+            await asyncio.wait_for(end, 5)
+            writer.close()
+
+
+async def test_a_request_on_its_way_from_a_new_client_is_answered(
+    database_url: str, fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiohttp_connection, "ON_ITS_WAY_S", 5.0)
+    monkeypatch.setattr(fast_connection, "ON_ITS_WAY_S", 5.0)
+    async with gateway_to_end(database_url, fast_lane=fast_lane) as ending, connected(ending.port) as wire:
+        await asyncio.sleep(0.05)  # accepted
+        end = ending.begin()
+        await listening_no_more(ending.port)
+        reply = await wire.ask(request("/public/x"))
+
+        assert (reply.status, reply.get("connection")) == (200, "close")
         await asyncio.wait_for(end, 5)
 
 

@@ -115,6 +115,27 @@ async def test_any_split_of_any_requests_goes_up_once_and_in_order(
     assert targets(module_gateway) == [*(target for _, _, target in made if target), b"/public/last"]
 
 
+GARBAGE = b"GET /public/bad HTTP/1.1\r\nHost: a\r\nX bad: b\r\n\r\n"
+
+
+@pytest.mark.parametrize("first", [GET, POST, request("/public/body", method="POST", body=b"\r\n\r\nhello")])
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 500), max_size=3))
+async def test_what_came_before_bytes_that_are_no_request_is_answered(
+    module_gateway: GatewayUnderTest, first: bytes, cuts: list[int]
+) -> None:
+    module_gateway.upstream.received.clear()
+    async with module_gateway.wire() as wire:
+        for piece in split(first + GET + GARBAGE + GET, cuts):
+            await wire.send(piece)
+            await asyncio.sleep(0)
+        replies = [await wire.reply() for _ in range(3)]
+
+        assert await wire.closed()
+    assert [reply.status for reply in replies] == [200, 200, 400]
+    assert targets(module_gateway) == [first.split(b" ")[1], b"/public/get"]
+
+
 async def quiet_socket(gateway: GatewayUnderTest) -> socket.socket:
     """A connection whose owner decides when it reads."""
     connection = socket.socket()

@@ -144,6 +144,31 @@ async def test_a_drain_says_goodbye_to_who_is_idle(database_url: str, fast_lane:
     assert reply.status == 200
 
 
+async def test_a_client_that_nobody_accepted_yet_when_a_drain_begins_is_answered(
+    database_url: str, fast_lane: bool, authority: Authority
+) -> None:
+    async with AsyncExitStack() as stack:
+        changes = over_tls(authority) | {"fast_lane": fast_lane}
+        gateway = await stack.enter_async_context(gateway_under_test(database_url, **changes))
+        with socket.socket() as client:
+
+            async def knock_and_end() -> None:  # in one turn of the event loop, so that nobody can be accepted between
+                client.connect(("127.0.0.1", gateway.port))
+                await stack.aclose()
+
+            end = asyncio.create_task(knock_and_end())
+            await asyncio.sleep(0)
+            client.setblocking(False)
+            reader, writer = await asyncio.open_connection(
+                sock=client, ssl=authority.client(), server_hostname="127.0.0.1"
+            )
+            reply = await Wire(reader, writer).ask(request("/users/current"))
+            writer.close()
+
+            assert reply.status == 401
+            await asyncio.wait_for(end, 10)
+
+
 async def test_protocols_are_negotiated_and_old_ones_refused(gateway: GatewayUnderTest, authority: Authority) -> None:
     modern, old = authority.client(), authority.client()
     modern.set_alpn_protocols(["h2", "http/1.1"])

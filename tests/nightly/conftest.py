@@ -1,44 +1,4 @@
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from tests.support.gateway import MASTER_KEY, ORIGIN, PUBLISHABLE_KEY, ROUTES
-from tests.support.jwks_server import serve_jwks
 from tests.support.one_gateway import fast_lane
-from tests.support.serve_process import ServeProcess, serve_process
-from tests.support.upstream import RecordingUpstream, recording_upstream
+from tests.support.one_process import large_bodies, served, upstream
 
-__all__ = ["fast_lane"]
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[RecordingUpstream]:
-    async with recording_upstream() as recording:
-        yield recording
-
-
-@pytest.fixture
-async def served(
-    tmp_path: Path, database_url: str, upstream: RecordingUpstream, fast_lane: bool
-) -> AsyncIterator[ServeProcess]:
-    """`gateway serve` in a process of its own, whose memory can be watched."""
-    async with serve_jwks() as keys:
-        settings: dict[str, Any] = {
-            "listen": "127.0.0.1:0",
-            "admin": {"listen": "127.0.0.1:0"},
-            "fast_lane": fast_lane,
-            "clerk": {
-                "publishable_key": PUBLISHABLE_KEY,
-                "jwks_url": keys.url,
-                "authorized_parties": [ORIGIN],
-                "allow_insecure_http": True,
-            },
-            "database": {"url": database_url},
-            "upstreams": {"app": {"url": upstream.url}},
-            "routes": ROUTES,
-            "secrets": {"master_key": MASTER_KEY},
-        }
-        async with serve_process(tmp_path, settings) as process:
-            yield process
+__all__ = ["fast_lane", "large_bodies", "served", "upstream"]

@@ -40,7 +40,7 @@ async def test_a_stranger_arrives_with_the_profile_clerk_knows(arrivals: Arrival
     standing = await arrivals.standing(ALICE)
 
     assert (standing.user.name, standing.user.email) == ("Alice Ng", "alice@example.com")
-    assert arrivals.provisioned_users == 1
+    assert arrivals.tally.provisioned_users == 1
 
 
 async def test_claims_spare_the_question(arrivals: Arrivals, backend: ClerkBackend) -> None:
@@ -65,7 +65,7 @@ async def test_a_known_user_is_found_without_any_question(arrivals: Arrivals, ba
 
     assert second == first
     assert backend.asked == []
-    assert arrivals.provisionings == sum(arrivals.duration_counts) == 1
+    assert arrivals.tally.provisionings == sum(arrivals.tally.duration_counts) == 1
 
 
 async def test_only_the_organization_is_asked_about_when_it_alone_is_new(
@@ -95,7 +95,7 @@ async def test_one_flight_and_one_question_for_many_first_requests(arrivals: Arr
 
     assert len({standing.user.id for standing in standings}) == 1
     assert len(backend.asked) == 1
-    assert arrivals.provisionings == 1
+    assert arrivals.tally.provisionings == 1
 
 
 async def test_a_cancelled_waiter_does_not_cancel_the_others(arrivals: Arrivals, backend: ClerkBackend) -> None:

@@ -304,3 +304,13 @@ async def test_client_cannot_choose_its_own_identity(
     await module_gateway.get("/public/x", *lines)
 
     assert all(module_gateway.upstream.last.all(name) == [""] for name in IDENTITY)
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "User-Agent", "Content-Range", "ETag", "Max-Forwards", "Server"])
+async def test_a_field_that_has_one_value_by_its_definition_comes_once(gateway: GatewayUnderTest, name: str) -> None:
+    one, two = f"{name}: 1", f"{name.lower()}: 2"
+
+    reply = await gateway.get("/public/x", one, two)
+
+    assert reply.status == 400
+    assert gateway.upstream.received == []

@@ -1,7 +1,7 @@
 """A fake of Clerk's Backend API at its wire, with the shapes of Clerk's own description and the ways it can fail."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +21,7 @@ class ClerkBackend:
     Attributes:
         url: With `/v1`, once running.
         asked: Raw request targets in order.
+        headers: Of each request.
         failure: How to answer badly; None answers well.
         delay_s: Before every answer.
     """
@@ -29,6 +30,7 @@ class ClerkBackend:
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
     organizations: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
     failure: Failure | None = None
     retry_after: str = "2"
     delay_s: float = 0.0
@@ -78,6 +80,7 @@ class ClerkBackend:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.raw_path)
+        self.headers.append(request.headers)
         await asyncio.sleep(self.delay_s)
         if self.failure is not None:
             return await self._fail(request, self.failure)

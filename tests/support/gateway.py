@@ -8,6 +8,7 @@ from typing import Any
 
 from config.model import Settings
 from gateway.app import running
+from gateway.reload import Reloader
 from tests.support.clerk_keys import AUTHORIZED_PARTY, ISSUER, mint_token
 from tests.support.jwks_server import Answer, JwksServer, serve_jwks
 from tests.support.upstream import RecordingUpstream, recording_upstream
@@ -32,6 +33,13 @@ class GatewayUnderTest:
     upstream: RecordingUpstream
     jwks: JwksServer
     settings: Settings
+    written: dict[str, Any]
+    reloader: Reloader
+
+    async def reload(self, **changes: Any) -> bool:
+        """Take its settings into force again, with changes laid over them, nested; True when they are."""
+        wanted = Settings.model_validate(merged(self.written, changes))
+        return await self.reloader.reload(lambda: wanted)
 
     async def ask(self, raw: bytes) -> Reply:
         """Send one request on a connection of its own."""
@@ -79,6 +87,11 @@ def merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def settings_for(database_url: str, jwks_url: str, upstream_url: str, **changes: Any) -> Settings:
     """Settings of a gateway under test; `changes` go over them, nested."""
+    return Settings.model_validate(written_settings(database_url, jwks_url, upstream_url, **changes))
+
+
+def written_settings(database_url: str, jwks_url: str, upstream_url: str, **changes: Any) -> dict[str, Any]:
+    """The same as a file would say it."""
     base: dict[str, Any] = {
         "listen": "127.0.0.1:0",
         "admin": {"listen": "127.0.0.1:0"},
@@ -95,7 +108,7 @@ def settings_for(database_url: str, jwks_url: str, upstream_url: str, **changes:
         "routes": ROUTES,
         "secrets": {"master_key": MASTER_KEY},
     }
-    return Settings.model_validate(merged(base, changes))
+    return merged(base, changes)
 
 
 @asynccontextmanager
@@ -105,9 +118,11 @@ async def gateway_under_test(
     """Run one; what the key server answers can be set before the gateway asks."""
     async with serve_jwks() as jwks, recording_upstream() as upstream:
         jwks.answer, jwks.body = jwks_answer, jwks_body or jwks.body
-        settings = settings_for(database_url, jwks.url, upstream.url, **changes)
+        written = written_settings(database_url, jwks.url, upstream.url, **changes)
+        settings = Settings.model_validate(written)
         async with running(settings) as gateway:
-            yield GatewayUnderTest(gateway.listen.port, gateway.admin.port, upstream, jwks, settings)
+            ports = gateway.listen.port, gateway.admin.port
+            yield GatewayUnderTest(*ports, upstream, jwks, settings, written, gateway.reloader)
 
 
 __all__ = ["MASTER_KEY", "ORIGIN", "PUBLISHABLE_KEY", "ROUTES", "GatewayUnderTest", "gateway_under_test", "mint_token"]

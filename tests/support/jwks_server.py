@@ -1,7 +1,7 @@
 """A real server of key sets on 127.0.0.1 that counts fetches and can fail in every way we know."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -19,6 +19,7 @@ class JwksServer:
         body: The key set document.
         answer: Set to misbehave; None answers `body`.
         fetches: Requests seen.
+        headers: Of each request.
         gate: While cleared, answers wait.
         elsewhere: Requests that reached another path than the key set's.
     """
@@ -28,6 +29,7 @@ class JwksServer:
         self.body = jwks()
         self.answer: Answer | None = None
         self.fetches = 0
+        self.headers: list[Mapping[str, str]] = []
         self.elsewhere = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -37,6 +39,7 @@ class JwksServer:
             self.elsewhere += 1
             return web.Response(body=self.body, content_type="application/json")
         self.fetches += 1
+        self.headers.append(request.headers)
         await self.gate.wait()
         if self.answer is not None:
             return await self.answer(request)

@@ -7,11 +7,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.wire import Reply, connected
+from tests.support.wire import Reply, connected, request
 
 START_DEADLINE_S = 60.0
 END_DEADLINE_S = 30.0
@@ -24,12 +24,26 @@ class ServeProcess:
     Attributes:
         port: Where clients connect.
         lines: Log lines it has written so far.
+        file: Its settings.
+        silent: Set when nobody can write its log any more.
     """
 
     process: asyncio.subprocess.Process
-    port: int
-    admin_port: int
-    lines: list[dict[str, Any]]
+    file: Path
+    port: int = 0
+    admin_port: int = 0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Log lines of one event, so far."""
+        return [line for line in self.lines if line["event"] == name]
+
+    async def metric(self, name: str) -> float:
+        """Read one sample without labels from /metrics."""
+        async with connected(self.admin_port) as wire:
+            text = (await wire.ask(request("/metrics", "Connection: close"))).body.decode()
+        return next(float(line.split(" ")[1]) for line in text.splitlines() if line.split(" ")[0] == name)
 
     async def ask(self, raw: bytes) -> Reply:
         """Send one request on a connection of its own."""
@@ -51,7 +65,7 @@ async def serve_process(folder: Path, settings: dict[str, Any]) -> AsyncIterator
     command = [sys.executable, "-m", "gateway", "serve", "-c", str(file)]
     # Standard error is inherited: pytest shows it when a test fails.
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=2**20)
-    running = ServeProcess(process, 0, 0, [])
+    running = ServeProcess(process, file)
     reading: asyncio.Task[None] | None = None
     try:
         async with asyncio.timeout(START_DEADLINE_S):
@@ -83,3 +97,4 @@ async def _read_on(running: ServeProcess) -> None:
     """Read until the process ends, so that its log never fills a pipe."""
     while await _read_line(running):
         pass
+    running.silent.set()
