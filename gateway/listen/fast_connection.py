@@ -17,8 +17,6 @@ from gateway.upstream.exchange import Exchange
 if TYPE_CHECKING:
     from gateway.listen.fast_lane import FastLane
 
-_WAITING_CAP = 64 * 1024
-"""Bytes of a body, or of requests behind the one under way, before the client is no longer read."""
 _AT_ONCE = 32
 """Requests of one connection that are begun in one turn of the event loop."""
 _METHODS = {word.encode(): word for word in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
@@ -41,10 +39,6 @@ class FastConnection(asyncio.Protocol):
         "_exchange",
         "_forwarded",
         "_gone",
-        "_head_bytes",
-        "_head_bytes",
-        "_head_bytes",
-        "_head_bytes",
         "_head_bytes",
         "_lane",
         "_lines_end",
@@ -132,12 +126,12 @@ class FastConnection(asyncio.Protocol):
                 self._proceed()
             elif self._begin(end) and not self._busy:
                 self._proceed()
-        if self._reading_paused or len(self._buffer) + len(self._body) > _WAITING_CAP:
+        if self._reading_paused or len(self._buffer) + len(self._body) > self._lane.waiting_cap:
             self._regulate()
 
     def _regulate(self) -> None:
         """Read from the client only while little of what it sent ahead is waiting."""
-        full = len(self._buffer) + len(self._body) > _WAITING_CAP
+        full = len(self._buffer) + len(self._body) > self._lane.waiting_cap
         if full is not self._reading_paused and not self._gone and not self.transport.is_closing():
             self._reading_paused = full
             if full:
@@ -260,7 +254,7 @@ class FastConnection(asyncio.Protocol):
         self._streams = self._body_left > 0
         if self._body and not self._streams:  # the whole body is at hand: head and body are one write
             departure.head += self._body
-            self._body = b""
+            self._drop_body()
         departure.body_follows = self._streams
         relay = self._relay
         if relay is None:
@@ -299,6 +293,12 @@ class FastConnection(asyncio.Protocol):
             exchange.sent()
             if not relay.started:  # else the client was told already that this connection ends
                 relay.keep_alive = not (self._way.arrived.head.closes or self._lane.draining)
+        if self._reading_paused:
+            self._regulate()
+
+    def _drop_body(self) -> None:
+        """Hold no more of the body, and read on: nothing else would, when its last piece stopped the reading."""
+        self._body = b""
         if self._reading_paused:
             self._regulate()
 
@@ -346,7 +346,8 @@ class FastConnection(asyncio.Protocol):
         """Answer for an error, whatever was under way."""
         self._exchange = self._resolving = None
         self._busy = self._streams = False
-        self._body = b""
+        self._since = self._lane.loop.time()
+        self._drop_body()
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
         # The rest of a body that nobody will read must not be taken for a request: the connection ends.
         unfit = answer.close or arrived is None or arrived.head.closes or self._lane.draining

@@ -18,6 +18,8 @@ from gateway.pipeline import Pipeline
 
 HEADS_AGE_S = 30.0
 """Seconds of one generation of remembered field sections."""
+WAITING_CAP = 64 * 1024
+"""Bytes of a body, or of requests behind the one under way, before a client is no longer read; a head may be longer."""
 
 
 class FastLane:
@@ -38,6 +40,7 @@ class FastLane:
         self.pipeline = pipeline
         self.refusals = refusals
         self.limits = limits
+        self.waiting_cap = max(WAITING_CAP, limits.head_bytes)
         self.scheme = scheme
         self.unusual = unusual
         self.metrics = pipeline.rooms.metrics
