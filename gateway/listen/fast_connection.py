@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.edge.head import END_OF_HEAD, find_request_line, may_become_plain
+from gateway.edge.head import END_OF_HEAD, may_become_plain
 from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
 from gateway.listen.aiohttp_connection import LINGER_S, ON_ITS_WAY_S
+from gateway.listen.plain_request import read_plain
 from gateway.listen.relay import Relay
 from gateway.pipeline import Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 32
 """Requests of one connection that are begun in one turn of the event loop."""
-_METHODS = {word.encode(): word for word in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
 
 
 class FastConnection(asyncio.Protocol):
@@ -169,9 +169,10 @@ class FastConnection(asyncio.Protocol):
     def _begin(self, end: int) -> bool:
         """Start on the first request in the buffer, whose head ends here; False when the connection was handed over."""
         self._started = time.perf_counter()
-        arrived = self._arrive(end)
-        if arrived is None:
-            return False
+        plain = read_plain(self._lane, self._buffer, end, self._peer)
+        if isinstance(plain, int):
+            return self._hand_over(plain)
+        arrived, self._head_bytes, self._body_left = plain
         lane, pipeline = self._lane, self._lane.pipeline
         way: Way | None = None
         try:
@@ -190,42 +191,6 @@ class FastConnection(asyncio.Protocol):
                 self._consume()
             self._refuse(error, arrived.incoming, arrived, way)
         return True
-
-    def _arrive(self, end: int) -> Arrived | None:
-        """Judge the first head in the buffer; None when it is not plain and the connection was handed over.
-
-        Args:
-            end: Where the head ends, unless it holds an earlier end; then its fields are none that are remembered.
-        """
-        lane, buffer, limits = self._lane, self._buffer, self._lane.limits
-        line = find_request_line(buffer)
-        if line is None:
-            self._hand_over()
-            return None
-        method, target, start = line
-        try:
-            known = lane.heads.judged(buffer, start, end)
-            if known is None:
-                self._hand_over()
-                return None
-            seen, trace, end = known
-            head = seen.head
-            # Three fields may have been taken out.
-            if end + 4 > limits.head_bytes or len(head.received) + 3 > limits.head_fields:
-                self._hand_over()
-                return None
-            self._head_bytes, self._body_left = end + 4, seen.content_length or head.content_length or 0
-            if not head.plain:
-                self._hand_over(0 if head.chunked else self._head_bytes + self._body_left)
-                return None
-            fields, section, name = head.received, buffer[start - 2 : end + 2], _METHODS[method]
-            peer, scheme, request_id = self._peer, lane.scheme, new_request_id()
-            return lane.pipeline.arrive(
-                Incoming(name, target, fields, peer, scheme, request_id, False, True, seen, section, trace)
-            )
-        except GatewayError:
-            self._hand_over()
-            return None
 
     def _consume(self) -> None:
         """Take the judged head off the buffer, and as much of its body as is there."""
