@@ -55,6 +55,7 @@ class FastLane:
     def adopt(self, pipeline: Pipeline, refusals: Refusals, limits: Limits) -> None:
         """Serve every request from now on with these; those under way keep what they began with."""
         self.pipeline, self.refusals, self.limits = pipeline, refusals, limits
+        self.waiting_cap = max(WAITING_CAP, limits.head_bytes)
 
     def __call__(self) -> FastConnection:
         """Make the protocol of one accepted connection."""

@@ -82,7 +82,7 @@ class PlainAnswers:
                 return None
         status = int(match[1])
         bodiless = is_head or status == 304
-        if not bodiless and (length is None or status == 204):
+        if status == 204 or (length is None and not bodiless):
             return None
         if not bodiless:
             self._learn(lines, kept, has_cors=has_cors)

@@ -84,6 +84,10 @@ def test_other_answers_are_left_to_the_reader(data: bytes) -> None:
     assert answers.read(data, is_head=False) is None
 
 
+def test_204_to_head_is_left_to_the_reader_who_drops_its_length() -> None:
+    assert PlainAnswers().read(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", is_head=True) is None
+
+
 def test_shapes_are_bounded() -> None:
     answers = PlainAnswers()
     for number in range(1000):
