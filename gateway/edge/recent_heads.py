@@ -4,8 +4,9 @@ Two memories. The first knows whole sections: most requests end here, with one h
 the lines that differ from user to user and from request to request (`head.take_changing`), so that a thousand users of
 one application share one judgement, and a new trace context costs little.
 
-Both keep hashes instead of sections, and the first a hash instead of the token: what a client holds secret must not
-stay here. Both have two generations, so that what nobody sends any more is gone (docs/decisions/013).
+Both keep hashes instead of sections, and the first a hash instead of the token; a judgement that holds another
+credential field is not kept. What else a client sends (cookies, fields of the application) stays for as long as it is
+sent, and for one or two generations: then what nobody sends any more is gone (docs/decisions/013).
 """
 
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ class RecentHeads:
 
     def _keep(self, digest: bytes, head: Head) -> None:
         """Keep a judgement when its section comes again: one of a kind would cost its memory for nothing."""
+        lifted = head.fields.lifted
+        if lifted[slots.API_KEY] is not None or lifted[slots.AUTHORIZATION] is not None:
+            return  # a credential in there, in a spelling that `take_changing` leaves
         if digest in self._once:
             self._heads.put(digest, head)
             return

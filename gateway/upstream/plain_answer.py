@@ -94,8 +94,9 @@ class PlainAnswers:
         """Take the shape of these lines for the latest, and make its expression when it is seen a second time."""
         names = tuple(line.partition(b":")[0] for line in lines)
         if names not in self._shapes:
-            if len(self._shapes) < _SHAPES:
-                self._shapes[names] = None
+            if len(self._shapes) >= _SHAPES:
+                self._shapes.clear()
+            self._shapes[names] = None
             return
         shape = self._shapes[names]
         first = next(index for index, line in enumerate(lines) if line is kept[0])

@@ -147,3 +147,14 @@ def test_long_sections_are_not_remembered() -> None:
         judged(heads, b"Host: a", b"X: " + b"x" * LONGEST)
 
     assert len(heads) == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"X-API-Key: agt_secret", b"Authorization: Basic c2VjcmV0", b"AUTHORIZATION: Bearer x"]
+)
+def test_a_section_with_another_credential_is_judged_each_time(line: bytes) -> None:
+    heads = RecentHeads()
+    for _ in range(4):
+        judged(heads, b"Host: a", line)
+
+    assert len(heads) == 0

@@ -20,7 +20,11 @@ from tests.support.independent_ends import Lines, Message, ScriptedUpstream, ask
 from tests.support.postgres import PostgresPerWorker
 from tests.support.raw_exchanges import Asked, asked
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # It warns that a strategy's example cannot be written down, and would hide what failed.
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning"),
+]
 
 IDENTITY = b"""
     x-actor-id x-actor-role x-actor-auth x-actor-scopes x-actor-session-id x-actor-token-id x-actor-impersonator-id
@@ -54,7 +58,7 @@ class Way:
         self.upstream.script, self.upstream.seen[:] = asked.answer, []
         seen = await ask(self.port, asked.method, asked.request)
         if asked.answer.close:
-            await asyncio.sleep(0.002)  # the next exchange shall not meet a connection that is about to end
+            await self.upstream.settled()  # the next exchange shall not meet a connection that is about to end
         return seen, list(self.upstream.seen)
 
 

@@ -100,6 +100,14 @@ class ScriptedUpstream:
     port: int = 0
     script: Script = field(default_factory=lambda: Script(b"", []))
     seen: list[Message] = field(default_factory=list)
+    closing: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    async def settled(self) -> None:
+        """Wait until what this upstream closed is closed, and its peers, on the same loop, had turns to notice."""
+        while self.closing:  # noqa: ASYNC110 - a handful of turns
+            await asyncio.sleep(0.001)
+        for _ in range(5):
+            await asyncio.sleep(0.001)
 
     @property
     def url(self) -> str:
@@ -126,7 +134,11 @@ class ScriptedUpstream:
         except ConnectionError:
             return
         finally:
+            self.closing.add(writer)
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            self.closing.discard(writer)
 
 
 @asynccontextmanager
