@@ -138,7 +138,7 @@ def test_memory_is_bounded() -> None:
             except GatewayError:
                 raise AssertionError from None
     assert len(heads) <= 2 * (10 + 5)
-    assert SECTIONS * 300 + HEADS * 3 * LONGEST < 32 * 2**20
+    assert 2 * (SECTIONS * 300 + HEADS * 2 * LONGEST) < 64 * 2**20
 
 
 def test_long_sections_are_not_remembered() -> None:
