@@ -108,7 +108,7 @@ MEANING = {
     "provisioning.link_verified_email": "Link to the row with the same verified address. A later release.",
     "cache": "The near cache, in each process.",
     "cache.near_entries": "Entries it holds.",
-    "cache.near_ttl": "How long a fact is believed.",
+    "cache.near_ttl": "How long a fact is believed at most; each person's for 0.7 to 1 of it.",
     "cache.degraded_ttl": "The same while revocations may be missed.",
     "cache.stale_if_error": "How long known users are served while PostgreSQL is away.",
     "websocket": "Limits of a tunnel.",

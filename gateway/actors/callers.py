@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+from zlib import crc32
 
 from cachebox import LRUCache
 
@@ -177,8 +178,9 @@ class Callers:
         subject = _subject_of(principal)
         key = (principal.issuer, subject.clerk_user_id, subject.clerk_organization_id)
         remembered: _Remembered | None = self._standings.get(key)
-        if remembered is not None and self._monotonic() - remembered.read_at < settings.near_ttl:
-            return remembered.standing, remembered.read_at + settings.near_ttl
+        fresh_s = freshness(subject.clerk_user_id, settings.near_ttl)
+        if remembered is not None and self._monotonic() - remembered.read_at < fresh_s:
+            return remembered.standing, remembered.read_at + fresh_s
         try:
             standing = await self._arrivals.standing(subject)
         except OrganizationMissing:
@@ -191,7 +193,15 @@ class Callers:
             return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
         read_at = self._monotonic()
         self._standings.insert(key, _Remembered(standing, read_at))
-        return standing, read_at + settings.near_ttl
+        return standing, read_at + fresh_s
+
+
+def freshness(person: str, ttl_s: float) -> float:
+    """How long what our records say of a person is believed: 0.7 to 1 of `cache.near_ttl`, always the same for one.
+
+    People who were met together, after a start say, are so not all asked for again in one moment.
+    """
+    return ttl_s * (0.7 + 0.3 * crc32(person.encode()) / 2**32)
 
 
 def _subject_of(principal: Principal) -> Subject:

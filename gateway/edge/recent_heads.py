@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from gateway.edge import slots
 from gateway.edge.head import END_OF_HEAD, Head, judge_head, split_fields, take_changing
 
-SECTIONS = 32_768
+SECTIONS = 16_384
 """Whole sections of one generation, some 300 bytes each."""
 HEADS = 2048
 """Judgements of one generation, some kilobytes each."""
