@@ -35,7 +35,6 @@ class FastConnection(asyncio.Protocol):
         "_buffer",
         "_busy",
         "_deaf",
-        "_departure",
         "_exchange",
         "_forwarded",
         "_gone",
@@ -49,7 +48,6 @@ class FastConnection(asyncio.Protocol):
         "_seen",
         "_since",
         "_started",
-        "_streams",
         "_way",
         "_writing_paused",
         "transport",
@@ -65,7 +63,7 @@ class FastConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._resolving: asyncio.Task[None] | None = None
         self._peer = ""
-        self._busy = self._streams = self._writing_paused = self._reading_paused = self._deaf = self._gone = False
+        self._busy = self._writing_paused = self._reading_paused = self._deaf = self._gone = False
 
     # asyncio.Protocol
 
@@ -216,22 +214,19 @@ class FastConnection(asyncio.Protocol):
     def _forward(self, way: Way, pipeline: Pipeline) -> None:
         departure = pipeline.depart(way)
         self._forwarded = time.perf_counter()
-        self._streams = self._body_left > 0
-        if self._body and not self._streams:  # the whole body is at hand: head and body are one write
+        streams = self._body_left > 0
+        if self._body and not streams:  # the whole body is at hand: head and body are one write
             departure.head += self._body
             self._drop_body()
-        departure.body_follows = self._streams
+        departure.body_follows = streams
         relay = self._relay
         if relay is None:
             relay = self._relay = Relay(self.transport, http10=False, keep_alive=False, cors=b"", changed=self._changed)
         # An answer that comes before the end of its request ends the connection: what follows is a rest of a body.
-        keep_alive = not (self._streams or way.arrived.head.closes or self._lane.draining)
+        keep_alive = not (streams or way.arrived.head.closes or self._lane.draining)
         relay.begin(keep_alive, departure.cors)
-        self._departure = departure
         self._busy = True
-        self._exchange = exchange = Exchange(
-            departure.upstream, departure, relay, self._send_body if self._streams else None
-        )
+        self._exchange = exchange = Exchange(departure.upstream, departure, relay, self._send_body if streams else None)
         exchange.start()
 
     # The body of the request under way.
@@ -254,7 +249,6 @@ class FastConnection(asyncio.Protocol):
             body, self._body = self._body, b""
             exchange.write(body)
         if not self._body_left:
-            self._streams = False
             exchange.sent()
             if not relay.started:  # else the client was told already that this connection ends
                 relay.keep_alive = not (self._way.arrived.head.closes or self._lane.draining)
@@ -269,19 +263,19 @@ class FastConnection(asyncio.Protocol):
 
     def _changed(self) -> None:
         """The exchange is over (that the client is slow is told by `pause_writing`)."""
-        relay = self._relay
-        if relay is None or not relay.finished or self._exchange is None:
+        relay, exchange = self._relay, self._exchange
+        if relay is None or not relay.finished or exchange is None:
             return
-        lane, way, departure = self._lane, self._way, self._departure
+        lane, way, upstream = self._lane, self._way, exchange.upstream.name
         self._exchange = None
         self._busy = False
         self._since = lane.loop.time()
         now = time.perf_counter()
-        lane.metrics.upstream_durations.observe(departure.upstream.name, now - self._forwarded)
+        lane.metrics.upstream_durations.observe(upstream, now - self._forwarded)
         error = relay.error
         if error is not None:
             if isinstance(error, UpstreamError):
-                lane.metrics.upstream_failed(departure.upstream.name, error.reason)
+                lane.metrics.upstream_failed(upstream, error.reason)
             if not relay.started:
                 self._refuse(error, way.arrived.incoming, way.arrived, way)
                 self._go_on()
@@ -310,7 +304,7 @@ class FastConnection(asyncio.Protocol):
     def _refuse(self, error: Exception, incoming: Incoming, arrived: Arrived | None, way: Way | None) -> None:
         """Answer for an error, whatever was under way."""
         self._exchange = self._resolving = None
-        self._busy = self._streams = False
+        self._busy = False
         self._since = self._lane.loop.time()
         self._drop_body()
         answer = self._lane.refusals.answer(error, incoming, arrived, way)
