@@ -8,7 +8,7 @@ the ones it was verified with, and what we know of the person is fresh.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Protocol, TypeVar
 from zlib import crc32
 
 from cachebox import LRUCache
@@ -41,21 +41,49 @@ class Caller:
     identity: bytes = field(repr=False)
 
 
-T = TypeVar("T")
+class _Belief:
+    """How long something is believed: `believed_until` by the monotonic clock, `expires_at` by the wall's."""
+
+    __slots__ = ("believed_until", "expires_at", "keys_generation")
+
+    def __init__(self, keys_generation: int, believed_until: float, expires_at: float) -> None:
+        self.keys_generation = keys_generation
+        self.believed_until = believed_until
+        self.expires_at = expires_at
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry(Generic[T]):
-    content: T
-    keys_generation: int
-    believed_until: float  # monotonic
-    expires_at: float  # wall clock
+class _KnownCaller(_Belief):
+    __slots__ = ("caller",)
+
+    def __init__(self, caller: Caller, keys_generation: int, believed_until: float, expires_at: float) -> None:
+        super().__init__(keys_generation, believed_until, expires_at)
+        self.caller = caller
+
+
+class _Proof(_Belief):
+    __slots__ = ("principal",)
+
+    def __init__(self, principal: Principal, keys_generation: int, believed_until: float, expires_at: float) -> None:
+        super().__init__(keys_generation, believed_until, expires_at)
+        self.principal = principal
 
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     standing: Standing
     read_at: float  # monotonic
+
+
+K = TypeVar("K", contravariant=True)
+V = TypeVar("V")
+
+
+class _Memory(Protocol[K, V]):
+    """What we use of cachebox's LRUCache, whose own types leave out that nothing may be found."""
+
+    def get(self, key: K) -> V | None: ...
+
+    def insert(self, key: K, value: V) -> V | None: ...
 
 
 @dataclass(slots=True)
@@ -93,9 +121,9 @@ class Callers:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._entries: LRUCache[bytes, _Entry[Caller]] = LRUCache(settings.near_entries)
-        self._proofs: LRUCache[bytes, _Entry[Principal]] = LRUCache(settings.near_entries)
-        self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
+        self._known: _Memory[bytes, _KnownCaller] = LRUCache(settings.near_entries)
+        self._proofs: _Memory[bytes, _Proof] = LRUCache(settings.near_entries)
+        self._standings: _Memory[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
         self.look_ups = LookUps()
 
     def known(self, digest: bytes) -> Caller | None:
@@ -104,25 +132,23 @@ class Callers:
         Args:
             digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
         """
-        entry: _Entry[Caller] | None = self._entries.get(digest)
-        caller = self._believed(entry) if entry is not None else None
-        if caller is not None:
-            self.look_ups.hits += 1
-        return caller
+        known = self._known.get(digest)
+        if known is None or not self._believes(known):
+            return None
+        self.look_ups.hits += 1
+        return known.caller
 
     def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
-        entry: _Entry[Principal] | None = self._proofs.get(digest)
-        return self._believed(entry) if entry is not None else None
+        proof = self._proofs.get(digest)
+        return proof.principal if proof is not None and self._believes(proof) else None
 
-    def _believed(self, entry: _Entry[T]) -> T | None:
-        if (
-            entry.keys_generation != self._keys.generation
-            or self._monotonic() >= entry.believed_until
-            or self._clock() >= entry.expires_at
-        ):
-            return None
-        return entry.content
+    def _believes(self, belief: _Belief) -> bool:
+        return (
+            belief.keys_generation == self._keys.generation
+            and self._monotonic() < belief.believed_until
+            and self._clock() < belief.expires_at
+        )
 
     async def prove(self, credential: Credential) -> Principal:
         """Verify alone: enough to compare people, and nobody is created or looked up for it.
@@ -138,7 +164,7 @@ class Callers:
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         believed_until = self._monotonic() + principal.expires_at - self._clock()
-        self._proofs.insert(digest, _Entry(principal, generation, believed_until, principal.expires_at))
+        self._proofs.insert(digest, _Proof(principal, generation, believed_until, principal.expires_at))
         return principal
 
     async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
@@ -165,8 +191,7 @@ class Callers:
         now = self._monotonic()
         believed_until = min(now + principal.expires_at - self._clock(), believed_until)
         if believed_until > now:
-            entry = _Entry(caller, generation, believed_until, principal.expires_at)
-            self._entries.insert(digest, entry)
+            self._known.insert(digest, _KnownCaller(caller, generation, believed_until, principal.expires_at))
         return caller
 
     async def _standing(self, principal: Principal) -> tuple[Standing, float]:
@@ -177,7 +202,7 @@ class Callers:
         settings = self._settings
         subject = _subject_of(principal)
         key = (principal.issuer, subject.clerk_user_id, subject.clerk_organization_id)
-        remembered: _Remembered | None = self._standings.get(key)
+        remembered = self._standings.get(key)
         fresh_s = freshness(subject.clerk_user_id, settings.near_ttl)
         if remembered is not None and self._monotonic() - remembered.read_at < fresh_s:
             return remembered.standing, remembered.read_at + fresh_s

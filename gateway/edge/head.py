@@ -7,7 +7,6 @@ the unusual (docs/decisions/013).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.edge import slots
@@ -39,7 +38,6 @@ _NOTHING_FORWARDED = Forwarded()
 _FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
 
 
-@dataclass(slots=True)  # not frozen: one per request whose fields were not seen lately
 class Head:
     """A field section after judgement: all that can be said without the request line and the connection.
 
@@ -58,18 +56,48 @@ class Head:
         passing: Lines for the upstream, each with its CRLF: Host, then those that pass as they came.
     """
 
-    received: Sequence[Field]
-    fields: JudgedFields
-    host: Host
-    forwarded: Forwarded
-    content_length: int | None
-    chunked: bool
-    options: frozenset[bytes]
-    closes: bool
-    upgrade: bytes | None
-    continue_wanted: bool
-    plain: bool
-    passing: bytes
+    __slots__ = (
+        "chunked",
+        "closes",
+        "content_length",
+        "continue_wanted",
+        "fields",
+        "forwarded",
+        "host",
+        "options",
+        "passing",
+        "plain",
+        "received",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        received: Sequence[Field],
+        fields: JudgedFields,
+        host: Host,
+        forwarded: Forwarded,
+        content_length: int | None,
+        chunked: bool,
+        options: frozenset[bytes],
+        closes: bool,
+        upgrade: bytes | None,
+        continue_wanted: bool,
+        plain: bool,
+        passing: bytes,
+    ) -> None:
+        self.received = received
+        self.fields = fields
+        self.host = host
+        self.forwarded = forwarded
+        self.content_length = content_length
+        self.chunked = chunked
+        self.options = options
+        self.closes = closes
+        self.upgrade = upgrade
+        self.continue_wanted = continue_wanted
+        self.plain = plain
+        self.passing = passing
 
 
 def find_request_line(data: bytes) -> tuple[bytes, bytes, int] | None:

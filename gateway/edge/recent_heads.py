@@ -9,7 +9,6 @@ credential field is not kept. What else a client sends (cookies, fields of the a
 sent, and for one or two generations: then what nobody sends any more is gone (docs/decisions/013).
 """
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Generic, TypeVar
 
@@ -25,7 +24,6 @@ LONGEST = 4096
 T = TypeVar("T")
 
 
-@dataclass(slots=True)  # not frozen: one per request that was not seen lately
 class Seen:
     """What is known of a field section.
 
@@ -35,9 +33,12 @@ class Seen:
         content_length: Bytes of the body, None when the head tells.
     """
 
-    head: Head
-    bearer: bytes | None
-    content_length: int | None
+    __slots__ = ("bearer", "content_length", "head")
+
+    def __init__(self, head: Head, bearer: bytes | None, content_length: int | None) -> None:
+        self.head = head
+        self.bearer = bearer
+        self.content_length = content_length
 
 
 class _Generations(Generic[T]):

@@ -7,7 +7,6 @@ known.
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from gateway.errors import TargetInvalid
@@ -27,7 +26,6 @@ _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|\Z)")
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Target:
     """A request target that passed; `raw == path + query`.
 
@@ -39,11 +37,21 @@ class Target:
         has_encoded_percent: The path holds `%25`; only a route with `allow_encoded: [percent]` takes it.
     """
 
-    raw: bytes
-    path: str
-    query: bytes = b""
-    has_encoded_slash: bool = False
-    has_encoded_percent: bool = False
+    __slots__ = ("has_encoded_percent", "has_encoded_slash", "path", "query", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        path: str,
+        query: bytes = b"",
+        has_encoded_slash: bool = False,
+        has_encoded_percent: bool = False,
+    ) -> None:
+        self.raw = raw
+        self.path = path
+        self.query = query
+        self.has_encoded_slash = has_encoded_slash
+        self.has_encoded_percent = has_encoded_percent
 
     @property
     def decoded_path(self) -> str:
