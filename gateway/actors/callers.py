@@ -213,7 +213,7 @@ class Callers:
         except DatabaseUnavailable as error:
             now = self._monotonic()
             if remembered is None or now - remembered.read_at >= settings.stale_if_error:
-                raise StoreUnavailable("database_unavailable") from error
+                raise StoreUnavailable("database_unavailable").caused_by(error) from error
             self.look_ups.stale += 1
             return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
         read_at = self._monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway import __version__
+from gateway import IS_COMPILED, __version__
 from gateway.actors.callers import Callers
 from gateway.telemetry.metrics import gauge
 from gateway.upstream.pool import Upstream
@@ -83,7 +83,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read every source once (prometheus_client's Collector)."""
         sources = self._sources()
-        labels = {"version": __version__, "python": python_version()}
+        labels = {"version": __version__, "python": python_version(), "compiled": "yes" if IS_COMPILED else "no"}
         yield gauge("gateway_build_info", "What runs.", list(labels), [(list(labels.values()), 1)])
         yield _counter("gateway_jwks_fetches", "Fetches of signing keys.", "result", sources.keys.fetches)
         age = sources.keys.age_s()
