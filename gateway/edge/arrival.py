@@ -29,6 +29,7 @@ class Incoming:
         request_id: Ours; a trusted proxy's takes its place during arrival.
         http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
         seen: What is known of the fields, where the lane has it already; then also the following.
+        parsed: The target, where it was judged already; else None.
         section: The field section as it came, each line with a CRLF before it.
         traceparent: Well-formed, and the only one.
     """
@@ -37,6 +38,7 @@ class Incoming:
         "fields",
         "http10",
         "method",
+        "parsed",
         "peer",
         "request_id",
         "scheme",
@@ -57,9 +59,6 @@ class Incoming:
         request_id: str,
         http10: bool = False,
         version_known: bool = True,
-        seen: Seen | None = None,
-        section: bytes = b"",
-        traceparent: bytes | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -69,9 +68,10 @@ class Incoming:
         self.request_id = request_id
         self.http10 = http10
         self.version_known = version_known
-        self.seen = seen
-        self.section = section
-        self.traceparent = traceparent
+        self.seen: Seen | None = None
+        self.parsed: Target | None = None
+        self.section = b""
+        self.traceparent: bytes | None = None
 
 
 class Arrived:
@@ -171,7 +171,8 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     view = trust.read(incoming.peer, incoming.scheme, head.host, head.forwarded)
     if view.request_id is not None:
         incoming.request_id = view.request_id
-    return Arrived(incoming, head, parse_target(incoming.target), view)
+    target = incoming.parsed
+    return Arrived(incoming, head, parse_target(incoming.target) if target is None else target, view)
 
 
 class _RandomDigits:
@@ -219,8 +220,9 @@ def trace_lines(fields: JudgedFields, given: bytes | None = None) -> bytes:
         given = fields.once(slots.TRACEPARENT)
     match = TRACEPARENT.fullmatch(given) if given is not None else None
     if match is None:
-        digits = _digits.take(48)
-        return f"traceparent: 00-{digits[:32]}-{digits[32:]}-00\r\n".encode("ascii")
+        return b"".join(
+            (b"traceparent: 00-", _digits.take(32).encode("ascii"), b"-", _digits.take(16).encode("ascii"), b"-00\r\n")
+        )
     state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
     return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], _digits.take(16).encode("ascii"), match[2], kept)

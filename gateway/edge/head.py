@@ -13,11 +13,14 @@ from gateway.edge import slots
 from gateway.edge.fields import Field, JudgedFields, connection_options, judge_fields
 from gateway.edge.forwarded import Forwarded
 from gateway.edge.host import Host, parse_host
+from gateway.edge.target import ORDINARY, Target
 from gateway.errors import CodingUnsupported, ExpectationFailed, HostInvalid, RequestMalformed
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 _METHODS = rb"GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS"
+_METHOD_WORDS = {word.encode("ascii"): word for word in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
 _REQUEST_LINE = re.compile(rb"(" + _METHODS + rb") (/[!-~]*+) HTTP/1\.1\r\n")
+_ORDINARY_LINE = re.compile(rb"(" + _METHODS + rb") (" + ORDINARY + rb") HTTP/1\.1\r\n")
 _LINE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+"
 _FIELDS = re.compile(rb"(?:" + _LINE + rb"\r\n)++")
 # What a plain head may begin with, cut anywhere: in its request line, in a line of its fields, or in a line's end.
@@ -100,17 +103,37 @@ class Head:
         self.passing = passing
 
 
-def find_request_line(data: bytes) -> tuple[bytes, bytes, int] | None:
-    """Read a request line of the plain shape.
+class RequestLine:
+    """A request line of the plain shape.
+
+    Attributes:
+        method: As sent.
+        raw: The target as sent.
+        target: The same judged; None when it is none of the ordinary ones: `target.parse_target` judges it then.
+        end: The place behind the CRLF.
+    """
+
+    __slots__ = ("end", "method", "raw", "target")
+
+    def __init__(self, method: str, raw: bytes, target: Target | None, end: int) -> None:
+        self.method = method
+        self.raw = raw
+        self.target = target
+        self.end = end
+
+
+def find_request_line(data: bytes) -> RequestLine | None:
+    """Read a request line of the plain shape; None when it is anything else.
 
     Args:
         data: Begins with the line.
-
-    Returns:
-        Method, target and the place behind the CRLF; None when it is anything else.
     """
+    match = _ORDINARY_LINE.match(data)
+    if match is not None:
+        method, raw, path, query = match.groups()
+        return RequestLine(_METHOD_WORDS[method], raw, Target(raw, path.decode("ascii"), query or b""), match.end())
     match = _REQUEST_LINE.match(data)
-    return (match[1], match[2], match.end()) if match is not None else None
+    return RequestLine(_METHOD_WORDS[match[1]], match[2], None, match.end()) if match is not None else None
 
 
 def split_fields(section: bytes) -> list[Field] | None:

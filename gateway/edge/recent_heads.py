@@ -86,7 +86,7 @@ class RecentHeads:
     def __len__(self) -> int:
         return len(self._sections) + len(self._heads)
 
-    def judged(self, data: bytes, start: int, end: int) -> tuple[Seen, bytes | None, int] | None:
+    def judged(self, data: bytes, start: int, end: int) -> tuple[Seen, bytes, bytes | None, int] | None:
         """Judge a field section, or remember how it was judged.
 
         Args:
@@ -95,18 +95,21 @@ class RecentHeads:
             end: Where the head ends, or a later end of a head: then no section up to there is remembered.
 
         Returns:
-            What is known; the traceparent, when it is not among that; and where the head ends. None when the section
-            is not of the plain shape, or holds twice what must be there once.
+            What is known; the section, each line with a CRLF before it; the traceparent, when it is not among what is
+            known; and where the head ends. None when the section is not of the plain shape, or holds twice what must
+            be there once.
 
         Raises:
             RequestMalformed: And its kin: the first part that cannot stand.
         """
-        digest = sha256(data[start - 2 : end + 2]).digest()
+        section = data[start - 2 : end + 2]
+        digest = sha256(section).digest()
         seen = self._sections.get(digest)
         if seen is not None:
-            return seen, None, end
+            return seen, section, None, end
         first_end = data.find(END_OF_HEAD)
-        section = data[start - 2 : first_end + 2]
+        if first_end != end:
+            section = data[start - 2 : first_end + 2]
         left, bearer, trace, length = take_changing(section)
         left_digest = sha256(left).digest()
         head = self._heads.get(left_digest)
@@ -123,7 +126,7 @@ class RecentHeads:
         seen = Seen(head, sha256(bearer).digest() if bearer is not None else None, length)
         if was_known and trace is None and first_end == end and len(section) <= LONGEST:
             self._sections.put(digest, seen)
-        return seen, trace, first_end
+        return seen, section, trace, first_end
 
     def _keep(self, digest: bytes, head: Head) -> None:
         """Keep a judgement when its section comes again: one of a kind would cost its memory for nothing."""

@@ -14,9 +14,9 @@ from gateway.errors import TargetInvalid
 # Printable ASCII without space, `%` and what the contract refuses: \ # " < > ^ { | } ; ? and backtick.
 _PLAIN = rb"!$&'()*+,\-.0-9:=@A-Z\[\]_a-z~"
 _QUERY = rb"\x21\x22\x24-\x7e"
-_ORDINARY = re.compile(
-    rb"(?=/)((?:/(?!\.\.?(?:[/?]|\Z))[" + _PLAIN + rb"]++)*+/?)(\?[" + _QUERY + rb"]*+)?",
-)
+ORDINARY = rb"((?=/)(?:/(?!\.\.?(?:[/? ]|\Z))[" + _PLAIN + rb"]++)*+/?)(\?[" + _QUERY + rb"]*+)?"
+"""What most targets are, where they end or a blank follows; groups: path and query."""
+_ORDINARY = re.compile(ORDINARY)
 _PATH_OCTETS = re.compile(rb"[" + _PLAIN + rb"/%]*")
 _QUERY_OCTETS = re.compile(rb"[" + _QUERY + rb"]*")
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
