@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 MANIFEST = HERE / "compiled.json"
 """Written beside what was compiled: the SHA-256 of each source, by its name here."""
 ROOMS = (
+    "actors/actor.py",
+    "actors/beliefs.py",
     "actors/callers.py",
     "api/endpoints.py",
     "credentials",
@@ -43,6 +45,7 @@ ROOMS = (
     "upstream/reader.py",
     "upstream/rotation.py",
     "upstream/upgrade.py",
+    "verify/principal.py",
 )
 """What a known caller's request passes, and what shares classes with it; all or none of it runs compiled."""
 

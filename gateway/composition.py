@@ -153,7 +153,9 @@ async def _sources(
         return Arrivals(FirstSight(database, personal_organizations=personal), clerk_api)
 
     async def make_callers() -> Callers:
-        return Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        callers = Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        callers.start()
+        return callers
 
     database = await parts.hold(
         "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
@@ -162,7 +164,7 @@ async def _sources(
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
     arrivals = await parts.hold("arrivals", (database, clerk_api, settings.provisioning), make_arrivals, _finish)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache), make_callers)
+    callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache), make_callers, Callers.close)
     return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels)
 
 

@@ -12,7 +12,8 @@ Both lanes share all of it. Everything refused is raised (`errors.py`); `problem
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.actors.callers import Caller, Callers
+from gateway.actors.beliefs import Caller
+from gateway.actors.callers import Callers
 from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.find import find_credentials

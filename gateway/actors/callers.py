@@ -5,9 +5,11 @@ has not expired by the wall clock nor by the monotonic one (a clock set back rev
 the ones it was verified with, and what we know of the person is fresh.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from zlib import crc32
 
@@ -15,6 +17,8 @@ from cachebox import LRUCache
 
 from config.model import Cache
 from gateway.actors.actor import Actor
+from gateway.actors.beliefs import Caller, KnownCaller, Proof
+from gateway.actors.renewal import Renewal
 from gateway.credentials.kinds import Credential
 from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
 from gateway.identity.header_set import identity_block
@@ -25,47 +29,6 @@ from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.errors import DatabaseUnavailable, OrganizationMissing
 from provisioning.records import Standing, Subject
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """An Actor with what is prepared once for it.
-
-    Attributes:
-        standing: What our records say, as read when the entry was made.
-        identity: The identity header block upstreams receive.
-    """
-
-    actor: Actor
-    standing: Standing
-    identity: bytes = field(repr=False)
-
-
-class _Belief:
-    """How long something is believed: `believed_until` by the monotonic clock, `expires_at` by the wall's."""
-
-    __slots__ = ("believed_until", "expires_at", "keys_generation")
-
-    def __init__(self, keys_generation: int, believed_until: float, expires_at: float) -> None:
-        self.keys_generation = keys_generation
-        self.believed_until = believed_until
-        self.expires_at = expires_at
-
-
-class _KnownCaller(_Belief):
-    __slots__ = ("caller",)
-
-    def __init__(self, caller: Caller, keys_generation: int, believed_until: float, expires_at: float) -> None:
-        super().__init__(keys_generation, believed_until, expires_at)
-        self.caller = caller
-
-
-class _Proof(_Belief):
-    __slots__ = ("principal",)
-
-    def __init__(self, principal: Principal, keys_generation: int, believed_until: float, expires_at: float) -> None:
-        super().__init__(keys_generation, believed_until, expires_at)
-        self.principal = principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +67,7 @@ class Callers:
 
     Attributes:
         look_ups: Counts; a cache that takes another's place may go on with its counts.
+        renewal: Keeps those in use fresh, once started.
     """
 
     def __init__(
@@ -121,10 +85,23 @@ class Callers:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._known: _Memory[bytes, _KnownCaller] = LRUCache(settings.near_entries)
-        self._proofs: _Memory[bytes, _Proof] = LRUCache(settings.near_entries)
-        self._standings: _Memory[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
+        self._known: _Memory[bytes, KnownCaller] = LRUCache(settings.near_entries)
+        self._proofs: _Memory[bytes, Proof] = LRUCache(settings.near_entries)
+        self._standings: _Memory[tuple[str, str | None], _Remembered] = LRUCache(settings.near_entries)
         self.look_ups = LookUps()
+        self.renewal = Renewal(arrivals, monotonic, self._remember)
+        self._renewing: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Keep those in use fresh, in the background."""
+        self._renewing = asyncio.get_running_loop().create_task(self.renewal.run())
+
+    async def close(self) -> None:
+        """End that."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._renewing
 
     def known(self, digest: bytes) -> Caller | None:
         """Answer from memory alone, without waiting; None sends the request the long way.
@@ -133,21 +110,22 @@ class Callers:
             digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
         """
         known = self._known.get(digest)
-        if known is None or not self._believes(known):
+        if known is None or self._monotonic() >= known.believed_until or not self._proves(known):
             return None
+        known.used = True
         self.look_ups.hits += 1
         return known.caller
 
     def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
         proof = self._proofs.get(digest)
-        return proof.principal if proof is not None and self._believes(proof) else None
+        return proof.principal if proof is not None and self._proves(proof) else None
 
-    def _believes(self, belief: _Belief) -> bool:
+    def _proves(self, proof: Proof) -> bool:
         return (
-            belief.keys_generation == self._keys.generation
-            and self._monotonic() < belief.believed_until
-            and self._clock() < belief.expires_at
+            proof.keys_generation == self._keys.generation
+            and self._monotonic() < proof.proven_until
+            and self._clock() < proof.expires_at
         )
 
     async def prove(self, credential: Credential) -> Principal:
@@ -161,11 +139,15 @@ class Callers:
         principal = self.known_principal(digest) if credential.refusal is None else None
         if principal is not None:
             return principal
+        proof = await self._verified(credential)
+        self._proofs.insert(digest, proof)
+        return proof.principal
+
+    async def _verified(self, credential: Credential) -> Proof:
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
-        believed_until = self._monotonic() + principal.expires_at - self._clock()
-        self._proofs.insert(digest, _Proof(principal, generation, believed_until, principal.expires_at))
-        return principal
+        proven_until = self._monotonic() + principal.expires_at - self._clock()
+        return Proof(principal, generation, proven_until, principal.expires_at)
 
     async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
         """Verify, find or create the records, remember.
@@ -178,31 +160,33 @@ class Callers:
             ActorUnknown: Our records refuse this person.
         """
         digest = credential.digest
-        caller = self.known(digest) if credential.refusal is None else None
-        if caller is not None:
-            return caller
+        old = self._known.get(digest) if credential.refusal is None else None
+        if old is not None and self._monotonic() < old.believed_until and self._proves(old):
+            return old.caller
         self.look_ups.misses += 1
-        generation = self._verifier.generation
-        principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
-        check_pending(principal, rule)
-        standing, believed_until = await self._standing(principal)
-        actor = actor_of(principal, standing)
-        caller = Caller(actor, standing, identity_block(actor))
-        now = self._monotonic()
-        believed_until = min(now + principal.expires_at - self._clock(), believed_until)
-        if believed_until > now:
-            self._known.insert(digest, _KnownCaller(caller, generation, believed_until, principal.expires_at))
+        # Its records may be old, but a signature that was checked stays so.
+        proof: Proof = old if old is not None and self._proves(old) else await self._verified(credential)
+        check_pending(proof.principal, rule)
+        subject = _subject_of(proof.principal)
+        standing, believed_until = await self._standing(subject)
+        if old is not None and old is proof and old.caller.standing == standing:
+            caller = old.caller
+        else:
+            actor = actor_of(proof.principal, standing)
+            caller = Caller(actor, standing, identity_block(actor))
+        known = KnownCaller(proof, caller, subject, min(believed_until, proof.proven_until))
+        if known.believed_until > self._monotonic():
+            self._known.insert(digest, known)
+            self.renewal.plan(known)
         return caller
 
-    async def _standing(self, principal: Principal) -> tuple[Standing, float]:
+    async def _standing(self, subject: Subject) -> tuple[Standing, float]:
         """What our records say, and until when (monotonic) that is believed.
 
         Fresh from memory, else from PostgreSQL, else, while that is down, from memory up to `cache.stale_if_error`.
         """
         settings = self._settings
-        subject = _subject_of(principal)
-        key = (principal.issuer, subject.clerk_user_id, subject.clerk_organization_id)
-        remembered = self._standings.get(key)
+        remembered = self._standings.get((subject.clerk_user_id, subject.clerk_organization_id))
         fresh_s = freshness(subject.clerk_user_id, settings.near_ttl)
         if remembered is not None and self._monotonic() - remembered.read_at < fresh_s:
             return remembered.standing, remembered.read_at + fresh_s
@@ -216,9 +200,12 @@ class Callers:
                 raise StoreUnavailable("database_unavailable").caused_by(error) from error
             self.look_ups.stale += 1
             return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
-        read_at = self._monotonic()
-        self._standings.insert(key, _Remembered(standing, read_at))
-        return standing, read_at + fresh_s
+        return standing, self._remember(subject, standing, self._monotonic())
+
+    def _remember(self, subject: Subject, standing: Standing, read_at: float) -> float:
+        """Remember what our records said at that moment; gives until when it is believed (monotonic)."""
+        self._standings.insert((subject.clerk_user_id, subject.clerk_organization_id), _Remembered(standing, read_at))
+        return read_at + freshness(subject.clerk_user_id, self._settings.near_ttl)
 
 
 def freshness(person: str, ttl_s: float) -> float:
