@@ -195,7 +195,8 @@ class Pipeline:
             return self._pass(way, None)
         digest = _lone_bearer(way.arrived)
         if digest is not None:
-            caller = callers.known(digest)
+            seen = way.arrived.incoming.seen
+            caller = callers.known(digest) if seen is None else callers.recalled(seen, digest)
             if caller is not None:
                 principal = caller.actor.principal
                 if principal.kind in rule.accepts:

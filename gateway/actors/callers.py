@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 from zlib import crc32
 
 from cachebox import LRUCache
@@ -18,8 +18,9 @@ from cachebox import LRUCache
 from config.model import Cache
 from gateway.actors.actor import Actor
 from gateway.actors.beliefs import Caller, KnownCaller, Proof
-from gateway.actors.renewal import Renewal
+from gateway.actors.renewal import ROUND_S, Renewal
 from gateway.credentials.kinds import Credential
+from gateway.edge.recent_heads import Seen
 from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
@@ -55,11 +56,13 @@ class LookUps:
 
     Attributes:
         stale: Served from memory because PostgreSQL is away; a miss as well.
+        renewals: Callers in use whose records were read again before they were old.
     """
 
     hits: int = 0
     misses: int = 0
     stale: int = 0
+    renewals: int = 0
 
 
 class Callers:
@@ -94,7 +97,13 @@ class Callers:
 
     def start(self) -> None:
         """Keep those in use fresh, in the background."""
-        self._renewing = asyncio.get_running_loop().create_task(self.renewal.run())
+        self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(ROUND_S)
+            with suppress(DatabaseUnavailable):  # what is old by then is each request's own to ask for
+                self.look_ups.renewals += await self.renewal.renew()
 
     async def close(self) -> None:
         """End that."""
@@ -109,7 +118,23 @@ class Callers:
         Args:
             digest: Of a credential that nothing but its token speaks against (`Credential.digest`).
         """
-        known = self._known.get(digest)
+        return self._believed(self._known.get(digest))
+
+    def recalled(self, seen: Seen, digest: bytes) -> Caller | None:
+        """The same for the bearer of a field section that came before: what is known is noted there.
+
+        Args:
+            seen: The section; notes in it are of this cache alone.
+            digest: Of its bearer.
+        """
+        if seen.note is not None:
+            caller = self._believed(cast(KnownCaller, seen.note))
+            if caller is not None:
+                return caller
+        seen.note = known = self._known.get(digest)
+        return self._believed(known)
+
+    def _believed(self, known: KnownCaller | None) -> Caller | None:
         if known is None or self._monotonic() >= known.believed_until or not self._proves(known):
             return None
         known.used = True

@@ -5,13 +5,10 @@ not seen since is not asked for. What changed is not judged here: it is believed
 request goes the long way, where a refusal has its place.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from gateway.actors.beliefs import KnownCaller
 from provisioning.arrivals import Arrivals
-from provisioning.errors import DatabaseUnavailable
 from provisioning.records import Standing, Subject
 
 AHEAD = 0.15
@@ -22,11 +19,7 @@ PEOPLE = 500
 
 
 class Renewal:
-    """Remembers when which entries are due.
-
-    Attributes:
-        renewed: How many entries were, for metrics.
-    """
+    """Remembers when which entries are due."""
 
     def __init__(
         self,
@@ -45,7 +38,6 @@ class Renewal:
         self._monotonic = monotonic
         self._remember = remember
         self._due: dict[int, list[KnownCaller]] = {}
-        self.renewed = 0
 
     def plan(self, known: KnownCaller) -> None:
         """Look at an entry again before it is old."""
@@ -54,15 +46,8 @@ class Renewal:
             at = known.believed_until - AHEAD * (known.believed_until - now)
             self._due.setdefault(int(at / ROUND_S), []).append(known)
 
-    async def run(self) -> None:
-        """Renew for ever."""
-        while True:
-            await asyncio.sleep(ROUND_S)
-            with suppress(DatabaseUnavailable):  # what is old by then is each request's own to ask for
-                await self.renew()
-
-    async def renew(self) -> None:
-        """Ask for all who are due and in use.
+    async def renew(self) -> int:
+        """Ask for all who are due and in use; due every ROUND_S. Gives how many entries are believed for longer.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be asked now; what was due is left to grow old.
@@ -70,13 +55,14 @@ class Renewal:
         people: dict[Subject, list[KnownCaller]] = {}
         for known in self._take_due():
             people.setdefault(known.subject, []).append(known)
-        subjects = list(people)
+        subjects, renewed = list(people), 0
         for start in range(0, len(subjects), PEOPLE):
             asked = subjects[start : start + PEOPLE]
             read_at = self._monotonic()
             standings = await self._arrivals.standings(asked)
             for subject, standing in zip(asked, standings, strict=True):
-                self._settle(subject, people[subject], standing, read_at)
+                renewed += self._settle(subject, people[subject], standing, read_at)
+        return renewed
 
     def _take_due(self) -> Sequence[KnownCaller]:
         now = self._monotonic()
@@ -86,9 +72,10 @@ class Renewal:
 
     def _settle(
         self, subject: Subject, entries: Sequence[KnownCaller], standing: Standing | None, read_at: float
-    ) -> None:
-        """Believe entries for longer, or no more."""
+    ) -> int:
+        """Believe entries for longer, or no more; gives how many for longer."""
         until = self._remember(subject, standing, read_at) if standing is not None else 0.0
+        renewed = 0
         for known in entries:
             if not known.believed_until:
                 continue  # forgotten while we asked: what was read may be older than the reason
@@ -97,5 +84,6 @@ class Renewal:
                 continue
             known.believed_until = min(until, known.proven_until)
             known.used = False
-            self.renewed += 1
             self.plan(known)
+            renewed += 1
+        return renewed

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from gateway.edge import slots
 from gateway.edge.head import END_OF_HEAD, Head, judge_head, split_fields, take_changing
 
-SECTIONS = 16_384
+SECTIONS = 32_768
 """Whole sections of one generation, some 300 bytes each."""
 HEADS = 2048
 """Judgements of one generation, some kilobytes each."""
@@ -31,14 +31,16 @@ class Seen:
         head: Its judgement, without what follows.
         bearer: SHA-256 of the token of `Authorization: Bearer`, None when there is none in that spelling.
         content_length: Bytes of the body, None when the head tells.
+        note: What a later room keeps here of the bearer, its own to believe; it saves a look-up.
     """
 
-    __slots__ = ("bearer", "content_length", "head")
+    __slots__ = ("bearer", "content_length", "head", "note")
 
     def __init__(self, head: Head, bearer: bytes | None, content_length: int | None) -> None:
         self.head = head
         self.bearer = bearer
         self.content_length = content_length
+        self.note: object | None = None
 
 
 class _Generations(Generic[T]):

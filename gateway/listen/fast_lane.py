@@ -57,6 +57,7 @@ class FastLane:
         """Serve every request from now on with these; those under way keep what they began with."""
         self.pipeline, self.refusals, self.limits = pipeline, refusals, limits
         self.waiting_cap = max(WAITING_CAP, limits.head_bytes)
+        self.heads = RecentHeads()  # what rooms noted in there is of the settings before
 
     def __call__(self) -> asyncio.Protocol:
         """Make the protocol of one accepted connection."""

@@ -91,6 +91,11 @@ class StateCollector(Collector):
         yield _counter(
             "gateway_caller_cache_requests", "Look-ups in the near cache.", "result", _look_ups(sources.callers)
         )
+        yield CounterMetricFamily(
+            "gateway_caller_renewals",
+            "Callers in use whose records were read again before they were old.",
+            value=sources.callers.look_ups.renewals,
+        )
         yield _counter("gateway_database_failures", "Failed uses of PostgreSQL.", "reason", sources.database.failures)
         yield _counter("gateway_clerk_api_requests", "Backend API requests.", "outcome", sources.clerk_api.outcomes)
         tally = sources.arrivals.tally
