@@ -103,7 +103,8 @@ class Callers:
         while True:
             await asyncio.sleep(ROUND_S)
             with suppress(DatabaseUnavailable):  # what is old by then is each request's own to ask for
-                self.look_ups.renewals += await self.renewal.renew()
+                renewed = await self.renewal.renew()
+                self.look_ups.renewals += renewed
 
     async def close(self) -> None:
         """End that."""
