@@ -15,16 +15,19 @@ from cachebox import LRUCache
 
 from config.model import Cache
 from gateway.actors.actor import Actor
-from gateway.credentials.kinds import Credential
+from gateway.credentials.kinds import Credential, CredentialKind
 from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
 from gateway.policy.routes import CompiledRoute
+from gateway.verify.api_tokens import ApiTokens
 from gateway.verify.principal import Principal
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.errors import DatabaseUnavailable, OrganizationMissing
 from provisioning.records import Standing, Subject
+
+_API_TOKEN = CredentialKind.API_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,22 @@ class Callers:
         arrivals: Arrivals,
         settings: Cache,
         *,
+        api_tokens: ApiTokens | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take what callers are made of.
+
+        Args:
+            verifier: Proves sessions.
+            arrivals: Knows our records.
+            settings: How long what is known is believed.
+            api_tokens: Proves API tokens; None: every one of them is refused.
+            clock: Unix seconds.
+            monotonic: Seconds that are never set back.
+        """
         self._verifier = verifier
+        self._api_tokens = api_tokens
         self._keys = verifier.keys
         self._arrivals = arrivals
         self._settings = settings
@@ -97,6 +112,8 @@ class Callers:
         self._proofs: LRUCache[bytes, _Entry[Principal]] = LRUCache(settings.near_entries)
         self._standings: LRUCache[tuple[str, str, str | None], _Remembered] = LRUCache(settings.near_entries)
         self.look_ups = LookUps()
+        if api_tokens is not None:
+            api_tokens.holdings.watch(self._entries, self._proofs)
 
     def known(self, digest: bytes) -> Caller | None:
         """Answer from memory alone, without waiting; None sends the request the long way.
@@ -135,6 +152,8 @@ class Callers:
         principal = self.known_principal(digest) if credential.refusal is None else None
         if principal is not None:
             return principal
+        if credential.kind is _API_TOKEN and self._api_tokens is not None:
+            return await self._prove_token(credential, self._api_tokens)
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         believed_until = self._monotonic() + principal.expires_at - self._clock()
@@ -156,6 +175,8 @@ class Callers:
         if caller is not None:
             return caller
         self.look_ups.misses += 1
+        if credential.kind is _API_TOKEN and self._api_tokens is not None:
+            return await self._resolve_token(credential, self._api_tokens)
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         check_pending(principal, rule)
@@ -167,6 +188,33 @@ class Callers:
         if believed_until > now:
             entry = _Entry(caller, generation, believed_until, principal.expires_at)
             self._entries.insert(digest, entry)
+        return caller
+
+    def forget_tokens(self, user_id: str) -> None:
+        """Look at all API tokens of a person anew from this moment on: something about them was changed."""
+        if self._api_tokens is not None:
+            self._api_tokens.forget(user_id)
+
+    async def _prove_token(self, credential: Credential, api_tokens: ApiTokens) -> Principal:
+        generation, forgotten = self._verifier.generation, api_tokens.generation
+        proven = await api_tokens.verify(credential)
+        if forgotten == api_tokens.generation:
+            entry = _Entry(proven.principal, generation, proven.believed_until, proven.principal.expires_at)
+            self._proofs.insert(credential.digest, entry)
+            api_tokens.holdings.add(proven.standing.user.id, credential.digest)
+        return proven.principal
+
+    async def _resolve_token(self, credential: Credential, api_tokens: ApiTokens) -> Caller:
+        """An API token's records come with its proof. Its entry is one like a session's: a hit is the same look-up."""
+        generation, forgotten = self._verifier.generation, api_tokens.generation
+        proven = await api_tokens.verify(credential)
+        self.look_ups.stale += proven.stale
+        actor = actor_of(proven.principal, proven.standing)
+        caller = Caller(actor, proven.standing, identity_block(actor))
+        if forgotten == api_tokens.generation:  # else what was read is from before a revocation
+            entry = _Entry(caller, generation, proven.believed_until, proven.principal.expires_at)
+            self._entries.insert(credential.digest, entry)
+            api_tokens.holdings.add(actor.user_id, credential.digest)
         return caller
 
     async def _standing(self, principal: Principal) -> tuple[Standing, float]:
