@@ -43,7 +43,13 @@ from provisioning.arrivals import Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.first_sight import FirstSight
+from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
 from provisioning.organizations import Organizations
+from provisioning.sealing import Sealer
+from provisioning.token_rules import TokenRules
+from provisioning.token_upkeep import TokenReaper, TokenUpkeep
+from provisioning.token_uses import TokenUses
+from provisioning.tokens import Tokens
 from provisioning.users import Users
 
 _PROVISIONING_ENDS_S = 2.0
@@ -99,7 +105,8 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
 
     Raises:
         OSError: A certificate or its key cannot be used.
-        ComposeFailed: Other signing keys than those of `before` cannot be had: everybody would be refused.
+        ComposeFailed: Other signing keys than those of `before` cannot be had: everybody would be refused. Or there is
+            no master key.
     """
     tls = None
     if settings.tls is not None:
@@ -128,6 +135,7 @@ async def _sources(
 ) -> Sources:
     """Make or carry over whatever remembers, waits, or holds connections."""
     clerk, config = settings.clerk, settings.database
+    sealer, token_rules = _sealer(settings), TokenRules.of(settings.tokens)
 
     async def open_database() -> Database:
         database = Database(database_url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
@@ -149,8 +157,10 @@ async def _sources(
         return ClerkApi(home.session, clerk.api_url, secret_key)
 
     async def make_arrivals() -> Arrivals:
-        personal = settings.provisioning.personal_organizations
-        return Arrivals(FirstSight(database, personal_organizations=personal), clerk_api)
+        rules = settings.provisioning
+        first_token = FirstToken(sealer, token_rules) if rules.first_api_token else None
+        sight = FirstSight(database, personal_organizations=rules.personal_organizations, first_token=first_token)
+        return Arrivals(sight, clerk_api)
 
     async def make_callers() -> Callers:
         return Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
@@ -160,10 +170,25 @@ async def _sources(
     )
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
-    arrivals = await parts.hold("arrivals", (database, clerk_api, settings.provisioning), make_arrivals, _finish)
+    made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
+    arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
+    upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
     callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache), make_callers)
-    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels)
+    tokens = Tokens(database, sealer, token_rules)
+    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses)
+
+
+def _sealer(settings: Settings) -> Sealer:
+    if settings.secrets.master_key is None:
+        raise ComposeFailed("secrets.master_key is missing")
+    return Sealer(settings.secrets.master_key.get_secret_value(), ONE_TIME_SECRETS)
+
+
+async def _start_upkeep(database: Database) -> TokenUpkeep:
+    upkeep = TokenUpkeep(TokenUses(database), TokenReaper(database))
+    upkeep.start()
+    return upkeep
 
 
 async def _finish(arrivals: Arrivals) -> None:

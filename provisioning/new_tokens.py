@@ -12,7 +12,7 @@ from provisioning.sealing import Sealer
 from provisioning.token_rules import Expiry, TokenRules
 from provisioning.token_text import new_token
 
-SEALING_PURPOSE = "one-time secrets"
+ONE_TIME_SECRETS = "one-time secrets"
 FIRST_TOKEN_NAME = "First token"
 REVEALABLE_FOR = timedelta(days=7)
 

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Literal
+from typing import Literal, Self
 
+from config.grammar import BUILT_IN_SCOPES
+from config.model import Tokens as TokenSettings
 from provisioning.errors import ScopesExceeded, ScopesUnknown, TokenExpiryInvalid
 from provisioning.records import ApiToken, FoundToken, Role
 
-BUILT_IN_SCOPES = ("profile:write", "tokens:manage", "tokens:mint", "audit:read", "admin")
 ADMIN_SCOPE = "admin"
 
 Unusable = Literal["token_revoked", "token_expired", "user_deleted", "user_disabled", "organization_left"]
@@ -36,6 +37,14 @@ class TokenRules:
     max_life_s: float | None = 365 * 86400.0
     per_user: int = 20
     scopes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: TokenSettings) -> Self:
+        """Take them from the settings; a default life that nobody wrote gives way to a shorter longest one."""
+        default, longest = settings.default_life, settings.max_life
+        if longest is not None and (default is None or default > longest):
+            default = longest
+        return cls(default, longest, settings.per_user, settings.scopes)
 
     def checked_scopes(self, scopes: Iterable[str]) -> tuple[str, ...]:
         """Give scopes once each, in the order given.

@@ -86,7 +86,11 @@ class TokenReaper:
 
 
 class TokenUpkeep:
-    """One background task: writes uses every few seconds, and reaps every minute."""
+    """Two background tasks: one writes uses every few seconds, one reaps every minute.
+
+    Attributes:
+        uses: Where requests note them.
+    """
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class TokenUpkeep:
         write_every_s: float = WRITE_EVERY_S,
         reap_every_s: float = REAP_EVERY_S,
     ) -> None:
-        self._uses = uses
+        self.uses = uses
         self._reaper = reaper
         self._write_every_s = write_every_s
         self._reap_every_s = reap_every_s
@@ -116,13 +120,13 @@ class TokenUpkeep:
                 await task
         if tasks:
             with suppress(DatabaseUnavailable):
-                await self._uses.write()
+                await self.uses.write()
 
     async def _write(self) -> None:
         while True:
             await asyncio.sleep(self._write_every_s)
             with suppress(DatabaseUnavailable):  # counted where it happened
-                await self._uses.write()
+                await self.uses.write()
 
     async def _reap(self) -> None:
         while True:

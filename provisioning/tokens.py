@@ -110,7 +110,7 @@ class Tokens:
 
         Args:
             database: Where they are.
-            sealer: For `new_tokens.SEALING_PURPOSE`.
+            sealer: For `new_tokens.ONE_TIME_SECRETS`.
             rules: Of the settings.
             clock: Aware; UTC now unless a test wants another time.
         """
