@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from config.grammar import BUILT_IN_SCOPES
 from config.model import Clerk, Route, Settings, Tokens, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
@@ -41,6 +42,7 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
         _proxies(settings.trusted_proxies),
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
         *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
+        _scopes(settings),
         _later(settings),
     )
     return tuple(found for group in groups for found in group)
@@ -240,6 +242,16 @@ def _route(index: int, route: Route, upstreams: Mapping[str, Upstream]) -> Itera
         yield Finding((*loc, "rate_limit"), _LATER.format(why="nothing would be limited"))
     if route.protocol == "socketio":
         yield Finding((*loc, "protocol"), _LATER.format(why="no Socket.IO client would be checked"))
+
+
+def _scopes(settings: Settings) -> Iterator[Finding]:
+    """Refuse scopes that nothing declares: a mistyped one would shut every token out, and seem to guard something."""
+    declared = BUILT_IN_SCOPES.union(settings.tokens.scopes)
+    for index, route in enumerate(settings.routes):
+        for place, scope in enumerate(route.scopes):
+            if scope not in declared:
+                text = "is no built-in scope and not in tokens.scopes, so no token could ever have it; declare it there"
+                yield Finding(("routes", index, "scopes", place), text)
 
 
 def demands_of(route: Route) -> tuple[str, ...]:

@@ -113,11 +113,6 @@ def _scopes(settings: Settings) -> Iterator[Finding]:
     for index, scope in enumerate(settings.tokens.scopes):
         if scope in BUILT_IN_SCOPES:
             yield Finding(("tokens", "scopes", index), "is built in; named here, the first token of every user gets it")
-    known = BUILT_IN_SCOPES.union(settings.tokens.scopes)
-    for index, route in enumerate(settings.routes):
-        if unknown := sorted(set(route.scopes) - known):
-            text = f"{', '.join(unknown)}: not in tokens.scopes, so no API token can ever have it"
-            yield Finding(("routes", index, "scopes"), text)
 
 
 def _below(path: str, prefix: str | None) -> bool:

@@ -21,7 +21,7 @@ from config.publishable_key import parse_publishable_key
 from config.values import Address
 from gateway.actors.callers import Callers
 from gateway.api.pages import Pages
-from gateway.api.table import own_endpoints
+from gateway.api.table import Records, own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.listen.refusals import Refusals
@@ -36,6 +36,7 @@ from gateway.tls import client_context, server_context
 from gateway.upstream.address import parse_addresses
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
+from gateway.verify.api_tokens import ApiTokens
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
@@ -163,7 +164,10 @@ async def _sources(
         return Arrivals(sight, clerk_api)
 
     async def make_callers() -> Callers:
-        return Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        verifier = Verifier(keys, SessionRules.of(clerk), time.time)
+        return Callers(
+            verifier, arrivals, settings.cache, api_tokens=ApiTokens(tokens, token_rules.scopes, settings.cache)
+        )
 
     database = await parts.hold(
         "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
@@ -173,9 +177,10 @@ async def _sources(
     made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
     arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
     upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
-    # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache), make_callers)
     tokens = Tokens(database, sealer, token_rules)
+    # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
+    rules = (clerk, token_rules, settings.cache)
+    callers = await parts.hold("callers", (keys, arrivals, *rules), make_callers, Callers.close)
     return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses)
 
 
@@ -202,10 +207,11 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) ->
     return Rooms(
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
-        endpoints=own_endpoints(settings, Users(sources.database), Organizations(sources.database)),
+        endpoints=own_endpoints(settings, _records(sources)),
         routes=RouteTable.compile(settings.routes),
         cookie_rules=CookieRules.of(key),
         callers=sources.callers,
+        token_uses=sources.token_uses,
         cors=Cors(origins),
         issuers=frozenset(clerk.issuer),
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
@@ -215,6 +221,11 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) ->
         clock=time.time,
         lease=Lease(),
     )
+
+
+def _records(sources: Sources) -> Records:
+    database = sources.database
+    return Records(Users(database), Organizations(database), sources.tokens, sources.callers.forget_tokens)
 
 
 def _ingredients(config: UpstreamSettings) -> object:

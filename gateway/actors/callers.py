@@ -195,6 +195,11 @@ class Callers:
         if self._api_tokens is not None:
             self._api_tokens.forget(user_id)
 
+    async def close(self) -> None:
+        """End what is under way for API tokens."""
+        if self._api_tokens is not None:
+            await self._api_tokens.close()
+
     async def _prove_token(self, credential: Credential, api_tokens: ApiTokens) -> Principal:
         generation, forgotten = self._verifier.generation, api_tokens.generation
         proven = await api_tokens.verify(credential)

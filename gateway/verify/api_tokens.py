@@ -13,6 +13,7 @@ from zlib import crc32
 
 from cachebox import LRUCache
 
+from config.grammar import BUILT_IN_SCOPES
 from config.model import Cache
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.errors import (
@@ -28,7 +29,7 @@ from gateway.verify.principal import Principal
 from provisioning.errors import DatabaseUnavailable
 from provisioning.records import FoundToken, Standing
 from provisioning.single_flight import SingleFlight
-from provisioning.token_rules import BUILT_IN_SCOPES, held, unusable
+from provisioning.token_rules import held, unusable
 from provisioning.token_text import TokenText, parse_token
 from provisioning.tokens import Tokens
 

@@ -274,5 +274,12 @@ def test_a_shorter_longest_life_needs_no_default_written(tmp_path: Path) -> None
     assert settings_of(tmp_path, f"{VALID}tokens: {{max_life: 30d}}\n").tokens.max_life == 30 * 86400
 
 
+def test_a_scope_of_a_route_that_nothing_declares_is_refused(tmp_path: Path) -> None:
+    text = _with_route("path: /**, auth: required, scopes: [reports:read, profile:write, typo]")
+
+    assert keys_of(tmp_path, f"{text}tokens: {{scopes: [reports:read]}}\n") == ["routes[0].scopes[2]"]
+    assert keys_of(tmp_path, f"{text}tokens: {{scopes: [reports:read, typo]}}\n") == []
+
+
 def test_a_scope_that_would_read_as_all_scopes_is_refused(tmp_path: Path) -> None:
     assert keys_of(tmp_path, f"{VALID}tokens: {{scopes: [a, '*']}}\n") == ["tokens.scopes[1]"]

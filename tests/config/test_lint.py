@@ -50,14 +50,6 @@ def test_what_waits_for_a_later_release_is_warned_of(tmp_path: Path) -> None:
     assert sorted(warned_of(tmp_path, text)) == ["provisioning.trial_days", "redis", "slack", "tokens.agent_life"]
 
 
-def test_a_scope_that_no_token_can_have_is_warned_of(tmp_path: Path) -> None:
-    row = "path: /**, auth: required, scopes: [reports:read, profile:write, typo]"
-    found = warned_of(tmp_path, _with_routes(row) + "tokens: {scopes: [reports:read]}\n")
-
-    assert list(found) == ["routes[0].scopes"]
-    assert found["routes[0].scopes"].startswith("typo:")
-
-
 def test_giving_a_built_in_scope_to_everybody_is_warned_of(tmp_path: Path) -> None:
     assert list(warned_of(tmp_path, f"{VALID}tokens: {{scopes: [a, admin]}}\n")) == ["tokens.scopes[1]"]
 
