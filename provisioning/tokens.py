@@ -104,13 +104,18 @@ class Tokens:
     """What can be done with API tokens. Every method raises `DatabaseUnavailable` while PostgreSQL is away."""
 
     def __init__(
-        self, database: Database, sealer: Sealer, rules: TokenRules, *, clock: Callable[[], datetime] | None = None
+        self,
+        database: Database,
+        sealer: Sealer | None,
+        rules: TokenRules,
+        *,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         """Settle what tokens may be.
 
         Args:
             database: Where they are.
-            sealer: For `new_tokens.ONE_TIME_SECRETS`.
+            sealer: For `new_tokens.ONE_TIME_SECRETS`; None: nothing can be revealed.
             rules: Of the settings.
             clock: Aware; UTC now unless a test wants another time.
         """
@@ -303,7 +308,7 @@ class Tokens:
         async with self._database.transaction() as connection:
             row = await _lock(connection, maker, token_id)
             token = api_token_of(row)
-            if not token.revealable:
+            if self._sealer is None or not token.revealable:
                 raise SecretGone
             check_gift(token.scopes, maker.scopes, Role(row["role"]))
             text = self._sealer.unseal(row["sealed_secret"], token.id).decode()

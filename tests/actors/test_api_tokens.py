@@ -8,7 +8,7 @@ from tests.support.gateway import gateway_under_test, mint_token
 from tests.support.postgres import PostgresServer
 from tests.support.wire import bearer
 
-SCOPES = {"tokens": {"scopes": ["reports:read", "reports:write"]}}
+SCOPES = {"scopes": ["reports:read", "reports:write"]}
 
 
 async def test_known_token_passes_while_postgresql_is_away_and_a_new_one_waits(postgres_server: PostgresServer) -> None:
@@ -76,7 +76,7 @@ async def test_token_is_refused_after_its_end_also_from_memory(database_url: str
 
 
 async def test_scope_that_the_settings_no_longer_name_counts_no_longer(database_url: str) -> None:
-    async with gateway_under_test(database_url, **SCOPES) as gateway:
+    async with gateway_under_test(database_url, tokens=SCOPES) as gateway:
         made = await made_token(gateway, scopes=["reports:read", "reports:write"])
         await gateway.get("/x", bearer(made["token"]))
         before = gateway.upstream.last.one("x-actor-scopes")
