@@ -143,6 +143,13 @@ def is_private_host(host: str) -> bool:
         return re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]) is not None
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _secrets(settings: Settings, *, for_serve: bool) -> Iterator[Finding]:
     loc = ("secrets", "master_key")
     key = settings.secrets.master_key
@@ -186,6 +193,9 @@ def _tokens(tokens: Tokens) -> Iterator[Finding]:
             yield Finding(("tokens", "default_life"), "is never, which tokens.max_life does not allow")
         elif tokens.default_life > longest:
             yield Finding(("tokens", "default_life"), "is longer than tokens.max_life")
+    address = tokens.leak_keys_url or "https://"
+    if not address.startswith("https://") and not _is_loopback(urlsplit(address).hostname or ""):
+        yield Finding(("tokens", "leak_keys_url"), "write https://; whoever answers there decides which tokens end")
     for index, scope in enumerate(tokens.scopes):
         if scope == "*":
             yield Finding(("tokens", "scopes", index), "is what upstreams are told of sessions, which no scope limits")

@@ -100,6 +100,7 @@ MEANING = {
     "tokens.websocket_life": "Life of a websocket token. A later release.",
     "tokens.agent_life": "Life of an agent token. A later release.",
     "tokens.scopes": "The application's scopes, beside the built-in ones. A user's first token gets them.",
+    "tokens.leak_keys_url": "Keys of a secret scanning service, whose reports at /tokens/leaked revoke tokens.",
     "provisioning": "What happens when a person is seen for the first time.",
     "provisioning.personal_organizations": "People without an organization get one of their own; else 403.",
     "provisioning.first_api_token": "Make every new user an API token, which can be revealed once, within 7 days.",

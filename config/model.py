@@ -189,6 +189,7 @@ class Tokens(Section):
     websocket_life: Duration = 600.0
     agent_life: Duration = 3600.0
     scopes: tuple[Scope, ...] = ()
+    leak_keys_url: WebUrl | None = None
 
 
 class Provisioning(Section):

@@ -37,6 +37,7 @@ from gateway.upstream.address import parse_addresses
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
 from gateway.verify.api_tokens import ApiTokens
+from gateway.verify.reporter_keys import ReporterKeys
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
@@ -127,7 +128,9 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
                 raise ComposeFailed("no signing keys can be had from clerk.jwks_url")
-        rooms = _rooms(settings, public_url, home, sources)
+        rooms = _rooms(
+            settings, public_url, home, _records(sources, await _reporter_keys(parts, settings, home)), sources
+        )
         return Composition(settings, Pipeline(rooms), Refusals(rooms.cors, pages), tls, sources, parts, made_of)
 
 
@@ -200,14 +203,25 @@ async def _finish(arrivals: Arrivals) -> None:
     await arrivals.finish(_PROVISIONING_ENDS_S)
 
 
-def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) -> Rooms:
+async def _reporter_keys(parts: Parts, settings: Settings, home: Home) -> ReporterKeys | None:
+    url = settings.tokens.leak_keys_url
+    if url is None:
+        return None
+
+    async def make() -> ReporterKeys:
+        return ReporterKeys(home.session, url)
+
+    return await parts.hold("reporter keys", (url,), make, ReporterKeys.close)
+
+
+def _rooms(settings: Settings, public_url: str, home: Home, records: Records, sources: Sources) -> Rooms:
     clerk = settings.clerk
     key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
     origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
     return Rooms(
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
-        endpoints=own_endpoints(settings, _records(sources)),
+        endpoints=own_endpoints(settings, records),
         routes=RouteTable.compile(settings.routes),
         cookie_rules=CookieRules.of(key),
         callers=sources.callers,
@@ -223,9 +237,10 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) ->
     )
 
 
-def _records(sources: Sources) -> Records:
+def _records(sources: Sources, reporter_keys: ReporterKeys | None) -> Records:
     database = sources.database
-    return Records(Users(database), Organizations(database), sources.tokens, sources.callers.forget_tokens)
+    users, organizations, forget = Users(database), Organizations(database), sources.callers.forget_tokens
+    return Records(users, organizations, sources.tokens, forget, reporter_keys)
 
 
 def _ingredients(config: UpstreamSettings) -> object:

@@ -56,6 +56,7 @@ _PROBLEMS = {
 }
 
 
+_TEXT = {"type": "string"}
 _OBJECT = {"type": "object", "additionalProperties": True}
 _BODY_PROBLEMS = {
     "413": _problem("The body, or what it would make, is too large."),
@@ -81,14 +82,11 @@ def _operation(
     description: str = "",
     body: Mapping[str, Any] | None = None,
     optional_body: bool = False,
-    by_id: bool = False,
 ) -> dict[str, Any]:
     """Describe one method of a path."""
     operation: dict[str, Any] = {"summary": summary, "operationId": operation_id}
     if description:
         operation["description"] = description
-    if by_id:
-        operation["parameters"] = [_ID]
     if body is not None:
         operation["requestBody"] = {"required": not optional_body, "content": {"application/json": {"schema": body}}}
     operation["responses"] = {**answers, **_PROBLEMS, **(_BODY_PROBLEMS if body is not None else {})}
@@ -107,70 +105,86 @@ def _current_user(prefix: str) -> dict[str, Any]:
     return {"/users/current": {"get": show}, f"{prefix}/users/current/settings": {"patch": merge}}
 
 
+_NEEDS = "A session, or an API token with the scope `tokens:manage`; not while somebody acts as the user."
+_SHOWN = {"200": _json("The token, without its secret.", _schema("ApiTokenDocument"))}
+_MADE = {"201": _json("The token with its text, shown this once.", _schema("NewApiTokenDocument"))}
+
+
 def _api_tokens(prefix: str) -> dict[str, Any]:
     listed = f"{prefix}/users/current/api-tokens"
-    needs = "A session, or an API token with the scope `tokens:manage`; not while somebody acts as the user."
-    shown = {"200": _json("The token, without its secret.", _schema("ApiTokenDocument"))}
-    made = {"201": _json("The token with its text, shown this once.", _schema("NewApiTokenDocument"))}
     items = {"200": _json("Those that live, newest first, then those that ended.", _schema("ApiTokenList"))}
-    revealed = {"200": _json("The token with its text.", _schema("NewApiTokenDocument"))}
-    gone = {"410": _problem("There is no secret to reveal any more.")}
+    new = _schema("NewToken")
     return {
         listed: {
-            "get": _operation("List API tokens", "listApiTokens", items, description=needs),
-            "post": _operation(
-                "Make an API token", "createApiToken", made | _NOT_NOW, description=needs, body=_schema("NewToken")
-            ),
+            "get": _operation("List API tokens", "listApiTokens", items, description=_NEEDS),
+            "post": _operation("Make an API token", "createApiToken", _MADE | _NOT_NOW, description=_NEEDS, body=new),
         },
-        f"{listed}/{{id}}": {
-            "get": _operation("Show an API token", "showApiToken", shown | _NO_TOKEN, description=needs, by_id=True),
+        **_one_api_token(f"{listed}/{{id}}"),
+    }
+
+
+def _one_api_token(path: str) -> dict[str, Any]:
+    changed, gone = _SHOWN | _NO_TOKEN | _NOT_NOW, {"204": {"description": "It is refused from now on."}, **_NO_TOKEN}
+    revealed = {"200": _json("The token with its text.", _schema("NewApiTokenDocument")), **_NO_TOKEN}
+    revealed["410"] = _problem("There is no secret to reveal any more.")
+    operations = {
+        path: {
+            "get": _operation("Show an API token", "showApiToken", _SHOWN | _NO_TOKEN, description=_NEEDS),
             "patch": _operation(
                 "Rename or rescope an API token",
                 "changeApiToken",
-                shown | _NO_TOKEN | _NOT_NOW,
-                description=needs,
-                by_id=True,
+                changed,
+                description=_NEEDS,
                 body=_schema("TokenChange"),
             ),
-            "delete": _operation(
-                "Revoke an API token",
-                "revokeApiToken",
-                {"204": {"description": "It is refused from now on."}, **_NO_TOKEN},
-                description=needs,
-                by_id=True,
-            ),
+            "delete": _operation("Revoke an API token", "revokeApiToken", gone, description=_NEEDS),
         },
-        f"{listed}/{{id}}/rotate": {
+        f"{path}/rotate": {
             "post": _operation(
                 "Put a new API token in its place",
                 "rotateApiToken",
-                made | _NO_TOKEN | _NOT_NOW,
-                description=needs + " Both are good for the overlap.",
-                by_id=True,
+                _MADE | _NO_TOKEN | _NOT_NOW,
+                description=_NEEDS + " Both are good for the overlap.",
                 body=_schema("Rotation"),
                 optional_body=True,
             ),
         },
-        f"{listed}/{{id}}/reveal": {
-            "post": _operation(
-                "Reveal the token made at sign-up, once",
-                "revealApiToken",
-                revealed | _NO_TOKEN | gone,
-                description=needs,
-                by_id=True,
-            ),
+        f"{path}/reveal": {
+            "post": _operation("Reveal the token made at sign-up", "revealApiToken", revealed, description=_NEEDS)
         },
     }
+    for methods in operations.values():
+        for operation in methods.values():
+            operation["parameters"] = [_ID]
+    return operations
 
 
-def openapi_document(prefix: str, *, organizations: bool = True) -> dict[str, Any]:
+def _leaked_tokens(prefix: str) -> dict[str, Any]:
+    fields = ("Github-Public-Key-Identifier", "Github-Public-Key-Signature")
+    find = {"type": "object", "required": ["token"], "properties": {"token": _TEXT, "type": _TEXT}}
+    label = {"enum": ["true_positive", "false_positive"]}
+    answer = {"type": "object", "properties": {"token_hash": _TEXT, "token_type": _TEXT, "label": label}}
+    operation = _operation(
+        "Report tokens found in public",
+        "reportLeakedTokens",
+        {"200": _json("For each find whether it was one of ours.", {"type": "array", "items": answer})},
+        description="For a secret scanning service, which signs the body (ECDSA on P-256 with SHA-256).",
+        body={"type": "array", "items": find},
+    )
+    operation["parameters"] = [{"name": name, "in": "header", "required": True, "schema": _TEXT} for name in fields]
+    operation["security"] = []
+    return {f"{prefix}/tokens/leaked": {"post": operation}}
+
+
+def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = False) -> dict[str, Any]:
     """Assemble the document.
 
     Args:
         prefix: The setting `api.prefix`.
         organizations: The setting `api.organizations`.
+        leaks: Whether reports of leaked tokens are taken.
     """
-    paths = _current_user(prefix) | _api_tokens(prefix)
+    paths = _current_user(prefix) | _api_tokens(prefix) | (_leaked_tokens(prefix) if leaks else {})
     if organizations:
         answer = {"200": _json("The organization.", _schema("OrganizationDocument"))}
         operation = _operation("The organization the caller acts in", "currentOrganization", answer)

@@ -8,8 +8,10 @@ from gateway.answer import Answer, json_answer
 from gateway.api.api_tokens import ApiTokenEndpoints
 from gateway.api.current_user import CurrentUser
 from gateway.api.endpoints import Call, Endpoint, Endpoints
+from gateway.api.leaked_tokens import LeakedTokens
 from gateway.api.openapi import openapi_document
 from gateway.policy.routes import CompiledRoute, RouteTable
+from gateway.verify.reporter_keys import ReporterKeys
 from provisioning.organizations import Organizations
 from provisioning.tokens import Tokens
 from provisioning.users import Users
@@ -21,19 +23,23 @@ class Records:
 
     Attributes:
         forget_tokens: Drops what this process remembers of a person's API tokens.
+        reporter_keys: Of whoever reports leaked tokens; None: nobody does.
     """
 
     users: Users
     organizations: Organizations
     tokens: Tokens
     forget_tokens: Callable[[str], None]
+    reporter_keys: ReporterKeys | None = None
 
 
 def own_endpoints(settings: Settings, records: Records) -> Endpoints:
     """Build the table; `api.prefix` goes before every path but `/users/current`."""
     prefix = settings.api.prefix
     current_user = CurrentUser(records.users, records.organizations, records.tokens)
-    document = openapi_document(prefix, organizations=settings.api.organizations)
+    document = openapi_document(
+        prefix, organizations=settings.api.organizations, leaks=records.reporter_keys is not None
+    )
 
     async def openapi(call: Call) -> Answer:
         return json_answer(200, document)
@@ -48,6 +54,7 @@ def own_endpoints(settings: Settings, records: Records) -> Endpoints:
         ),
         Endpoint("GET", f"{prefix}/openapi.json", _rule("/openapi.json", auth="none"), openapi),
         *_api_tokens(prefix, records),
+        *_leaked_tokens(settings, records),
     ]
     if settings.api.organizations:
         path = "/organizations/current"
@@ -69,6 +76,15 @@ def _api_tokens(prefix: str, records: Records) -> Iterator[Endpoint]:
     ):
         # The rule is named by its label, in which a segment of any kind is written as in routes.
         yield Endpoint(method, prefix + path, _rule(path.replace("{id}", "*"), scopes=("tokens:manage",)), handler)
+
+
+def _leaked_tokens(settings: Settings, records: Records) -> Iterator[Endpoint]:
+    if records.reporter_keys is None:
+        return
+    names = {digest.lower(): token.name for token in settings.system_tokens for digest in token.sha256}
+    endpoint = LeakedTokens(records.tokens, records.reporter_keys, records.forget_tokens, names)
+    path = "/tokens/leaked"
+    yield Endpoint("POST", settings.api.prefix + path, _rule(path, auth="none"), endpoint.report)
 
 
 def _rule(name: str, **rule: object) -> CompiledRoute:

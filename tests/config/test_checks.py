@@ -281,5 +281,16 @@ def test_a_scope_of_a_route_that_nothing_declares_is_refused(tmp_path: Path) -> 
     assert keys_of(tmp_path, f"{text}tokens: {{scopes: [reports:read, typo]}}\n") == []
 
 
+def test_keys_of_leak_reports_come_over_https_or_from_this_machine(tmp_path: Path) -> None:
+    for address, keys in (
+        ("https://api.github.com/meta/public_keys/secret_scanning", []),
+        ("http://127.0.0.1:9000/keys", []),
+        ("http://localhost/keys", []),
+        ("http://api.github.com/keys", ["tokens.leak_keys_url"]),
+        ("http://10.0.0.1/keys", ["tokens.leak_keys_url"]),
+    ):
+        assert keys_of(tmp_path, f"{VALID}tokens: {{leak_keys_url: '{address}'}}\n") == keys
+
+
 def test_a_scope_that_would_read_as_all_scopes_is_refused(tmp_path: Path) -> None:
     assert keys_of(tmp_path, f"{VALID}tokens: {{scopes: [a, '*']}}\n") == ["tokens.scopes[1]"]
