@@ -22,6 +22,7 @@ from provisioning.errors import (
     TokenMissing,
     TokenNameInvalid,
 )
+from provisioning.ids import is_id
 from provisioning.new_tokens import Draft, MadeToken, insert, told
 from provisioning.profile import folded_line
 from provisioning.records import ApiToken, FoundToken, Role
@@ -280,6 +281,7 @@ class Tokens:
         Raises:
             TokenMissing: There is none.
         """
+        _check_id(token_id)
         async with self._database.transaction() as connection:
             return await _revoke(connection, await connection.fetchrow(_BY_ID, token_id), origin)
 
@@ -323,7 +325,14 @@ def _now() -> datetime:
 
 def _reach(maker: Maker, token_id: str) -> tuple[str, str, str | None]:
     """Give what `_MINE` asks for: a token is no way into its owner's other organizations."""
+    _check_id(token_id)
     return token_id, maker.user_id, maker.organization_id if maker.scopes is not None else None
+
+
+def _check_id(token_id: str) -> None:
+    """Spare PostgreSQL what cannot be an id; some of it, such as U+0000, it would not even take."""
+    if not is_id("atk", token_id):
+        raise TokenMissing
 
 
 def _name(text: str) -> str:

@@ -18,6 +18,7 @@ from provisioning.errors import (
     TokenMissing,
     TokenNameInvalid,
 )
+from provisioning.ids import new_id
 from provisioning.new_tokens import MadeToken
 from provisioning.records import ApiToken, Standing, Subject
 from provisioning.sealing import Sealer
@@ -158,8 +159,9 @@ async def test_nobody_reaches_a_token_of_somebody_else(tokens: Tokens, alice: St
     for attempt in (tokens.get, tokens.rotate, tokens.revoke, tokens.reveal, tokens.change):
         with pytest.raises(TokenMissing):
             await attempt(session_of(bob), hers.id)
-        with pytest.raises(TokenMissing):
-            await attempt(session_of(bob), "atk_nothing")
+        for nothing in (new_id("atk"), "atk_nothing", "a\0b", ""):
+            with pytest.raises(TokenMissing):
+                await attempt(session_of(bob), nothing)
     assert await tokens.get(session_of(alice), hers.id) == hers
 
 
