@@ -146,4 +146,4 @@ def _going_on(task: str) -> Iterator[None]:
     except DatabaseUnavailable:
         pass  # counted where it happened
     except asyncpg.PostgresError as error:
-        _log.error("upkeep_of_api_tokens_failed", task=task, exc_info=error)
+        _log.error("upkeep_of_api_tokens_failed", task=task, reason=type(error).__name__, sqlstate=error.sqlstate)

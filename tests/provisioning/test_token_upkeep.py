@@ -149,7 +149,7 @@ async def test_upkeep_goes_on_after_an_error_of_postgresql(tokens: Tokens, datab
         async with asyncio.timeout(20):
             while len({entry.get("task") for entry in logs}) < 2:  # noqa: ASYNC110 - a log line wakes nobody
                 await asyncio.sleep(0.01)
-    await execute(database, "ALTER TABLE elsewhere RENAME TO api_tokens")
+        await execute(database, "ALTER TABLE elsewhere RENAME TO api_tokens")
     await execute(database, MANY, alice.user.id, alice.organization.id, 1)
     await until(database, "api_tokens WHERE id = 'atk_1' AND expiry_noted_at IS NULL", 0)
     await upkeep.close()
