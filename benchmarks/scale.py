@@ -1,4 +1,4 @@
-"""Whether the gateway's cost grows with what it holds, or with what it is shown: routes, principals, workers, tokens."""
+"""Whether the gateway's cost grows with what it holds or is shown: routes, principals, workers, kinds of token."""
 
 import http.client
 import json
