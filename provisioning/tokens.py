@@ -5,7 +5,7 @@ order, as everywhere here: the owner's row, the token's, the audit chain. What o
 meanwhile is not waited for: every use of a token looks at them again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -107,26 +107,17 @@ class Maker:
 class Tokens:
     """What can be done with API tokens. Every method raises `DatabaseUnavailable` while PostgreSQL is away."""
 
-    def __init__(
-        self,
-        database: Database,
-        sealer: Sealer | None,
-        rules: TokenRules,
-        *,
-        clock: Callable[[], datetime] | None = None,
-    ) -> None:
+    def __init__(self, database: Database, sealer: Sealer | None, rules: TokenRules) -> None:
         """Settle what tokens may be.
 
         Args:
             database: Where they are.
             sealer: For `new_tokens.ONE_TIME_SECRETS`; None: nothing can be revealed.
             rules: Of the settings.
-            clock: Aware; UTC now unless a test wants another time.
         """
         self._database = database
         self._sealer = sealer
         self._rules = rules
-        self._clock = clock or _now
 
     async def find(self, public_id: str) -> FoundToken | None:
         """Read a token and its owner's state now, in one query; None when there is no such token.
@@ -184,7 +175,7 @@ class Tokens:
             TokenLimitReached: The owner has `tokens.per_user` of them.
             OwnerUnfit: The owner is deleted, disabled, or left the organization.
         """
-        now = self._clock()
+        now = datetime.now(UTC)
         ends = self._rules.expires_at(expires_at, now)
         asked = self._rules.checked_scopes(scopes)
         draft = Draft(maker.user_id, maker.organization_id, _name(name), asked, now, ends)
@@ -249,7 +240,7 @@ class Tokens:
         """
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
             raise TokenExpiryInvalid("overlap_invalid")
-        now = self._clock()
+        now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             row = await _lock(connection, maker, token_id)
             old = api_token_of(row)
@@ -320,10 +311,6 @@ class Tokens:
             erased = api_token_of(_there(await connection.fetchrow(_ERASE, token.id)))
             await append(connection, told("revealed", erased, maker.origin))
         return MadeToken(erased, text)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _reach(maker: Maker, token_id: str) -> tuple[str, str, str | None]:
