@@ -216,7 +216,7 @@ def _token_id(call: Call) -> str:
 
 @contextmanager
 def _translated(scopes: list[str] | tuple[str, ...] = ()) -> Iterator[None]:
-    """Say in our terms what the records refuse. A seal that does not open is nobody's mistake but ours: it stays."""
+    """Say in our terms what the records refuse."""
     try:
         yield
     except ScopesUnknown as error:
