@@ -16,11 +16,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 from benchmarks import lookups, scale, websockets
 from benchmarks.checks import Wrong, check
-from benchmarks.plan import Plan, plan
+from benchmarks.plan import API_TOKENS, Plan, plan
 from benchmarks.plot import draw
 from benchmarks.processes import LOAD_CORE, program
 from benchmarks.report import markdown
@@ -38,6 +39,9 @@ def run(chosen: Plan, results: Results) -> None:
     """Measure what was chosen into `results`, the comparison first."""
     systems = [system for system in SYSTEMS if system.name in chosen.systems]
     lengths = (chosen.seconds, chosen.rounds)
+
+    def api_tokens(place: Surroundings) -> None:
+        results.loads[API_TOKENS] = scale.credentials(place, API_TOKENS, *lengths)
 
     def routes(place: Surroundings) -> None:
         results.loads["routes"] = scale.compared(scale.ROUTE_SYSTEMS, place, "routes", *lengths)
@@ -58,7 +62,13 @@ def run(chosen: Plan, results: Results) -> None:
 
     with surroundings() as place:
         compare(systems, place, chosen, results)
-        steps = {"routes": routes, "principals": principals, "workers": workers, "websockets": sockets}
+        steps = {
+            API_TOKENS: api_tokens,
+            "routes": routes,
+            "principals": principals,
+            "workers": workers,
+            "websockets": sockets,
+        }
         for name, step in steps.items():
             attempt(name, partial(step, place), chosen, results)
     if "lookups" in chosen.scenarios:
@@ -108,7 +118,8 @@ def programs() -> dict[str, str]:
 
 def write(results: Results, chosen: Plan, stem: Path) -> None:
     """Write report, raw rounds and picture, and print the report."""
-    everybody = (*SYSTEMS, *scale.ROUTE_SYSTEMS, *scale.WORKER_SYSTEMS, *scale.principal_systems(chosen.principals))
+    several = (scale.ROUTE_SYSTEMS, scale.WORKER_SYSTEMS, scale.CREDENTIAL_SYSTEMS)
+    everybody = (*SYSTEMS, *chain.from_iterable(several), *scale.principal_systems(chosen.principals))
     named = {system.name: system for system in everybody}
     text = markdown(results, named)
     stem.parent.mkdir(exist_ok=True)

@@ -97,6 +97,12 @@ GOALS = (
         1,
         against("routes", "api-routes", "one-route", _PER_CPU),
     ),
+    Goal(
+        "cached API tokens against cached sessions: requests per CPU-second",
+        0.91,
+        1,
+        against("get-64-api-token", "api-tokens", "sessions", _PER_CPU),
+    ),
     Goal("1,000,000 cached principals against 10: share of a request's speed kept", 0.9, 1, lookups_within_a_request),
     Goal(
         "many real principals against 10, over the wire: requests per CPU-second",

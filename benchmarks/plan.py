@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.systems import SYSTEMS
 
-OTHERS = ("routes", "principals", "workers", "lookups", "websockets")
+API_TOKENS = "get-64-api-token"
+OTHERS = (API_TOKENS, "routes", "principals", "workers", "lookups", "websockets")
 SOCKETS = (2_000, 8_000)
 
 

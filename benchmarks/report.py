@@ -14,6 +14,7 @@ NOT_MEASURED = "not measured"
 _SCALE_TITLES = {
     "routes": "Scale: routes",
     "principals": "Scale: principals, over the wire",
+    "get-64-api-token": "Credentials: cached API tokens and cached sessions, one gateway",
     "workers": "Scale: workers",
 }
 

@@ -1,6 +1,7 @@
-"""Whether the gateway's cost grows with what it holds: routes, cached principals, workers."""
+"""Whether the gateway's cost grows with what it holds or is shown: routes, principals, workers, kinds of token."""
 
 import http.client
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -110,6 +111,39 @@ def principals(place: Surroundings, many: int, seconds: float, rounds: int) -> d
             random.Random(7).shuffle(tokens)  # or neighbours in the file would be neighbours in memory
             files[system.name] = write_tokens(Path(place.folder / system.name), tokens)
         return interleaved(running, replace(GET_64, name="principals"), files, seconds, rounds)
+
+
+CREDENTIAL_SYSTEMS = (
+    System("sessions", "cached session tokens", "", gateway),
+    System("api-tokens", "cached API tokens", "", gateway),
+)
+
+
+def credentials(place: Surroundings, name: str, seconds: float, rounds: int) -> dict[str, list[Round]]:
+    """Measure one gateway under two kinds of credential of the same people, each of whom makes an API token there."""
+    with gateway(place) as one:
+        made = [api_token(one.port, text) for text in place.tokens]
+        files = {"sessions": place.token_file, "api-tokens": write_tokens(place.folder / "api-tokens", made)}
+        for tokens in (list(place.tokens), made):
+            introduce(one.port, tokens)
+        return interleaved(dict.fromkeys(files, one), replace(GET_64, name=name), files, seconds, rounds)
+
+
+def api_token(port: int, session: str) -> str:
+    """Make an API token through the gateway.
+
+    Raises:
+        Wrong: It refused to.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    headers = {"Host": HOST, "Authorization": f"Bearer {session}", "Content-Type": "application/json"}
+    connection.request("POST", "/users/current/api-tokens", json.dumps({"name": "Benchmark", "scopes": []}), headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    if answer.status != 201:
+        raise Wrong(f"making an API token was answered with {answer.status}")
+    return str(json.loads(body)["token"])
 
 
 def introduce(port: int, tokens: list[str]) -> None:

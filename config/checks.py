@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from config.model import Clerk, Route, Settings, Upstream
+from config.grammar import BUILT_IN_SCOPES
+from config.model import Clerk, Route, Settings, Tokens, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
 from config.values import Address, Network
@@ -37,9 +38,11 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
         _clerk(settings.clerk),
         _secrets(settings, for_serve=for_serve),
         _database(settings, for_serve=for_serve),
+        _tokens(settings.tokens),
         _proxies(settings.trusted_proxies),
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
         *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
+        _scopes(settings),
         _later(settings),
     )
     return tuple(found for group in groups for found in group)
@@ -140,6 +143,13 @@ def is_private_host(host: str) -> bool:
         return re.fullmatch(r"[0-9]+|0x[0-9a-f]*", name.rpartition(".")[2]) is not None
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _secrets(settings: Settings, *, for_serve: bool) -> Iterator[Finding]:
     loc = ("secrets", "master_key")
     key = settings.secrets.master_key
@@ -173,6 +183,22 @@ def is_database_url(text: str) -> bool:
     scheme, _, rest = text.partition("://")
     hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     return scheme in {"postgresql", "postgres"} and all(_DSN_HOST.fullmatch(host) for host in hosts.split(","))
+
+
+def _tokens(tokens: Tokens) -> Iterator[Finding]:
+    longest = tokens.max_life
+    # A default that nobody wrote gives way to a shorter `max_life`.
+    if longest is not None and "default_life" in tokens.model_fields_set:
+        if tokens.default_life is None:
+            yield Finding(("tokens", "default_life"), "is never, which tokens.max_life does not allow")
+        elif tokens.default_life > longest:
+            yield Finding(("tokens", "default_life"), "is longer than tokens.max_life")
+    address = tokens.leak_keys_url or "https://"
+    if not address.startswith("https://") and not _is_loopback(urlsplit(address).hostname or ""):
+        yield Finding(("tokens", "leak_keys_url"), "write https://; whoever answers there decides which tokens end")
+    for index, scope in enumerate(tokens.scopes):
+        if scope == "*":
+            yield Finding(("tokens", "scopes", index), "is what upstreams are told of sessions, which no scope limits")
 
 
 def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:
@@ -226,6 +252,16 @@ def _route(index: int, route: Route, upstreams: Mapping[str, Upstream]) -> Itera
         yield Finding((*loc, "rate_limit"), _LATER.format(why="nothing would be limited"))
     if route.protocol == "socketio":
         yield Finding((*loc, "protocol"), _LATER.format(why="no Socket.IO client would be checked"))
+
+
+def _scopes(settings: Settings) -> Iterator[Finding]:
+    """Refuse scopes that nothing declares: a mistyped one would shut every token out, and seem to guard something."""
+    declared = BUILT_IN_SCOPES.union(settings.tokens.scopes)
+    for index, route in enumerate(settings.routes):
+        for place, scope in enumerate(route.scopes):
+            if scope not in declared:
+                text = "is no built-in scope and not in tokens.scopes, so no token could ever have it; declare it there"
+                yield Finding(("routes", index, "scopes", place), text)
 
 
 def demands_of(route: Route) -> tuple[str, ...]:

@@ -48,5 +48,5 @@ NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")
 
 def json_answer(status: int, value: object, *fields: FieldLine, media_type: bytes = b"application/json") -> Answer:
     """Answer with JSON, never stored and never sniffed; the answer depends on who asks, so it varies on credentials."""
-    fixed = ((b"Content-Type", media_type), NO_STORE, NO_SNIFF, (b"Vary", b"Authorization, Cookie, Origin"))
+    fixed = ((b"Content-Type", media_type), NO_STORE, NO_SNIFF, (b"Vary", b"Authorization, X-API-Key, Cookie, Origin"))
     return Answer(status, (*fixed, *fields), orjson.dumps(value))

@@ -21,7 +21,7 @@ from config.publishable_key import parse_publishable_key
 from config.values import Address
 from gateway.actors.callers import Callers
 from gateway.api.pages import Pages
-from gateway.api.table import own_endpoints
+from gateway.api.table import Records, own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.listen.refusals import Refusals
@@ -36,6 +36,8 @@ from gateway.tls import client_context, server_context
 from gateway.upstream.address import parse_addresses
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
+from gateway.verify.api_tokens import ApiTokens
+from gateway.verify.reporter_keys import ReporterKeys
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
@@ -43,7 +45,13 @@ from provisioning.arrivals import Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.first_sight import FirstSight
+from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
 from provisioning.organizations import Organizations
+from provisioning.sealing import Sealer
+from provisioning.token_rules import TokenRules
+from provisioning.token_upkeep import TokenReaper, TokenUpkeep
+from provisioning.token_uses import TokenUses
+from provisioning.tokens import Tokens
 from provisioning.users import Users
 
 _PROVISIONING_ENDS_S = 2.0
@@ -99,7 +107,8 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
 
     Raises:
         OSError: A certificate or its key cannot be used.
-        ComposeFailed: Other signing keys than those of `before` cannot be had: everybody would be refused.
+        ComposeFailed: Other signing keys than those of `before` cannot be had: everybody would be refused. Or there is
+            no master key.
     """
     tls = None
     if settings.tls is not None:
@@ -119,7 +128,9 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
                 raise ComposeFailed("no signing keys can be had from clerk.jwks_url")
-        rooms = _rooms(settings, public_url, home, sources)
+        rooms = _rooms(
+            settings, public_url, home, _records(sources, await _reporter_keys(parts, settings, home)), sources
+        )
         return Composition(settings, Pipeline(rooms), Refusals(rooms.cors, pages), tls, sources, parts, made_of)
 
 
@@ -128,6 +139,7 @@ async def _sources(
 ) -> Sources:
     """Make or carry over whatever remembers, waits, or holds connections."""
     clerk, config = settings.clerk, settings.database
+    sealer, token_rules = _sealer(settings), TokenRules.of(settings.tokens)
 
     async def open_database() -> Database:
         database = Database(database_url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
@@ -149,11 +161,15 @@ async def _sources(
         return ClerkApi(home.session, clerk.api_url, secret_key)
 
     async def make_arrivals() -> Arrivals:
-        personal = settings.provisioning.personal_organizations
-        return Arrivals(FirstSight(database, personal_organizations=personal), clerk_api)
+        rules = settings.provisioning
+        first_token = FirstToken(sealer, token_rules) if rules.first_api_token else None
+        sight = FirstSight(database, personal_organizations=rules.personal_organizations, first_token=first_token)
+        return Arrivals(sight, clerk_api)
 
     async def make_callers() -> Callers:
-        callers = Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        verifier = Verifier(keys, SessionRules.of(clerk), time.time)
+        api_tokens = ApiTokens(tokens, token_rules.scopes, settings.cache)
+        callers = Callers(verifier, arrivals, settings.cache, api_tokens=api_tokens)
         callers.start()
         return callers
 
@@ -162,27 +178,55 @@ async def _sources(
     )
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
-    arrivals = await parts.hold("arrivals", (database, clerk_api, settings.provisioning), make_arrivals, _finish)
+    made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
+    arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
+    upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
+    tokens = Tokens(database, sealer, token_rules)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache), make_callers, Callers.close)
-    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels)
+    rules = (clerk, token_rules, settings.cache)
+    callers = await parts.hold("callers", (keys, arrivals, *rules), make_callers, Callers.close)
+    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses)
+
+
+def _sealer(settings: Settings) -> Sealer:
+    if settings.secrets.master_key is None:
+        raise ComposeFailed("secrets.master_key is missing")
+    return Sealer(settings.secrets.master_key.get_secret_value(), ONE_TIME_SECRETS)
+
+
+async def _start_upkeep(database: Database) -> TokenUpkeep:
+    upkeep = TokenUpkeep(TokenUses(database), TokenReaper(database))
+    upkeep.start()
+    return upkeep
 
 
 async def _finish(arrivals: Arrivals) -> None:
     await arrivals.finish(_PROVISIONING_ENDS_S)
 
 
-def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) -> Rooms:
+async def _reporter_keys(parts: Parts, settings: Settings, home: Home) -> ReporterKeys | None:
+    url = settings.tokens.leak_keys_url
+    if url is None:
+        return None
+
+    async def make() -> ReporterKeys:
+        return ReporterKeys(home.session, url)
+
+    return await parts.hold("reporter keys", (url,), make, ReporterKeys.close)
+
+
+def _rooms(settings: Settings, public_url: str, home: Home, records: Records, sources: Sources) -> Rooms:
     clerk = settings.clerk
     key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
     origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
     return Rooms(
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
-        endpoints=own_endpoints(settings, Users(sources.database), Organizations(sources.database)),
+        endpoints=own_endpoints(settings, records),
         routes=RouteTable.compile(settings.routes),
         cookie_rules=CookieRules.of(key),
         callers=sources.callers,
+        token_uses=sources.token_uses,
         cors=Cors(origins),
         issuers=frozenset(clerk.issuer),
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
@@ -192,6 +236,12 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) ->
         clock=time.time,
         lease=Lease(),
     )
+
+
+def _records(sources: Sources, reporter_keys: ReporterKeys | None) -> Records:
+    database = sources.database
+    users, organizations, forget = Users(database), Organizations(database), sources.callers.forget_tokens
+    return Records(users, organizations, sources.tokens, forget, reporter_keys)
 
 
 def _ingredients(config: UpstreamSettings) -> object:

@@ -5,7 +5,21 @@ Facts travel as attributes; no HTTP lives here. `problems.py` says how HTTP tell
 `reason` is the exact cause from a closed set, for log and metric only: it never reaches the client.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a body, told to the client.
+
+    Attributes:
+        pointer: Where, a JSON Pointer (RFC 6901); empty for the whole.
+        detail: What, a sentence of ours that repeats nothing of the body.
+    """
+
+    pointer: str
+    detail: str
 
 
 class GatewayError(Exception):
@@ -124,13 +138,63 @@ class ContentTypeUnsupported(GatewayError):
 
 
 class ContentInvalid(GatewayError):
-    """The body for an own endpoint is JSON, but not what the endpoint takes."""
+    """The body for an own endpoint is JSON, but not what the endpoint takes.
+
+    Attributes:
+        faults: What is wrong where.
+    """
 
     code = "content_invalid"
 
+    def __init__(self, reason: str | None = None, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(reason)
+        self.faults = faults
+
+
+class ScopeUnknown(ContentInvalid):
+    """A scope that exists neither among ours nor in `tokens.scopes`."""
+
+    code = "scope_unknown"
+
+
+class ExpiryInvalid(ContentInvalid):
+    """A token shall end at a moment that is past, too late, or never, where that is not allowed."""
+
+    code = "expiry_invalid"
+
+
+class StateConflict(GatewayError):
+    """What is asked for does not fit what the records say now."""
+
+    code = "conflict"
+
+
+class TokenOver(StateConflict):
+    """An API token that was revoked, replaced or has expired cannot be changed any more."""
+
+    code = "token_ended"
+
+
+class TokenLimit(StateConflict):
+    """The user has `tokens.per_user` API tokens."""
+
+    code = "token_limit_reached"
+
+
+class SecretTaken(GatewayError):
+    """There is no secret to reveal (any more)."""
+
+    code = "secret_gone"
+
+
+class SignatureInvalid(GatewayError):
+    """A signed message whose signature is missing or wrong."""
+
+    code = "signature_invalid"
+
 
 class RouteUnknown(GatewayError):
-    """No own endpoint and no route: nothing is open by accident."""
+    """No own endpoint and no route: nothing is open by accident. Also: no record of this id that is the caller's."""
 
     code = "not_found"
 
@@ -201,6 +265,12 @@ class UserDisabled(ActorUnknown):
     """An operator disabled this user."""
 
     code = "user_disabled"
+
+
+class OrganizationLeft(ActorUnknown):
+    """The owner of an API token is no member of the token's organization any more."""
+
+    code = "organization_left"
 
 
 class OrganizationRequired(ActorUnknown):

@@ -17,7 +17,7 @@ from gateway.actors.callers import Callers
 from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.find import find_credentials
-from gateway.credentials.kinds import Carrier, Credential, digest_of
+from gateway.credentials.kinds import Carrier, Credential, CredentialKind, digest_of
 from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive
@@ -46,9 +46,11 @@ from gateway.upstream.exchange import OutgoingRequest
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
 from gateway.verify.principal import Principal
+from provisioning.token_uses import TokenUses
 
 # Members of an Enum cost eight times a module's constant to read (CPython 3.11).
 _HEADER, _NO_AUTH = Carrier.HEADER, Auth.NONE
+_API_TOKEN = CredentialKind.API_TOKEN
 _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
@@ -60,6 +62,7 @@ class Rooms:
         hosts: Host names served; empty serves any.
         issuers: Exact `iss` of the sessions taken here.
         own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
+        token_uses: Told of API tokens in use; they are written elsewhere.
         clock: Unix seconds.
         lease: Entered by whoever waits in here for keys or records, so that they are closed after the last alone.
     """
@@ -70,6 +73,7 @@ class Rooms:
     routes: RouteTable
     cookie_rules: CookieRules
     callers: Callers
+    token_uses: TokenUses
     cors: Cors
     issuers: frozenset[str]
     own_origins: frozenset[bytes]
@@ -232,6 +236,9 @@ class Pipeline:
         credentials = way.credentials
         try:
             caller = await self.rooms.callers.resolve(credentials[0], way.rule)
+            if credentials[0].kind is _API_TOKEN and caller.actor.principal.token_id is not None:
+                # Here alone, and not where a token is known: none is known for longer than a use is noted once.
+                self.rooms.token_uses.note(caller.actor.principal.token_id, way.arrived.view.address)
             for lesser in credentials[1:]:
                 try:
                     other = await self.rooms.callers.prove(lesser)
@@ -370,5 +377,6 @@ def _lone_bearer(arrived: Arrived) -> bytes | None:
 
 
 def _check_same_person(one: Principal, two: Principal) -> None:
-    if (one.issuer, one.subject) != (two.issuer, two.subject):
+    """Compare people; an API token names no issuer, since our records know one person by one subject."""
+    if one.subject != two.subject or (one.issuer and two.issuer and one.issuer != two.issuer):
         raise CredentialConflict

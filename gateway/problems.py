@@ -4,7 +4,7 @@ RFC 9457 `application/problem+json` with a stable `code` and the request's id; t
 browsers. The body says no more than the code does: the exact reason goes to log and metric.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -53,6 +53,13 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.ContentTooLarge: Row(_S.REQUEST_ENTITY_TOO_LARGE, "The body is too large.", close=True),
     errors.ContentTypeUnsupported: Row(_S.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json."),
     errors.ContentInvalid: Row(_S.UNPROCESSABLE_ENTITY, "The body is not what this endpoint takes."),
+    errors.ScopeUnknown: Row(_S.UNPROCESSABLE_ENTITY, "There is no such scope here."),
+    errors.ExpiryInvalid: Row(_S.UNPROCESSABLE_ENTITY, "The token may not end then."),
+    errors.StateConflict: Row(_S.CONFLICT, "This does not fit the present state."),
+    errors.TokenOver: Row(_S.CONFLICT, "This token was revoked or replaced, or has expired."),
+    errors.TokenLimit: Row(_S.CONFLICT, "You have as many tokens as you may have; revoke one first."),
+    errors.SecretTaken: Row(_S.GONE, "There is no secret to reveal: it was revealed already, or its time is over."),
+    errors.SignatureInvalid: Row(_S.FORBIDDEN, "The signature of this message is missing or wrong."),
     errors.RouteUnknown: Row(_S.NOT_FOUND, "There is nothing here."),
     errors.CredentialMissing: Row(_S.UNAUTHORIZED, "Sign in, or send a credential.", challenge=""),
     errors.CredentialMalformed: Row(
@@ -72,6 +79,7 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.StoreUnavailable: Row(_S.SERVICE_UNAVAILABLE, "Records cannot be read now; try again."),
     errors.ActorUnknown: Row(_S.FORBIDDEN, "This user is not known here."),
     errors.UserDisabled: Row(_S.FORBIDDEN, "This user was disabled."),
+    errors.OrganizationLeft: Row(_S.FORBIDDEN, "The owner of this token left its organization."),
     errors.OrganizationRequired: Row(_S.FORBIDDEN, "Choose an organization first."),
     errors.PolicyDenied: Row(_S.FORBIDDEN, "You may not do this."),
     errors.ScopeMissing: Row(_S.FORBIDDEN, "The token's scopes do not allow this.", challenge="insufficient_scope"),
@@ -118,7 +126,8 @@ def answer_for(
     if page is not None:
         content_type, body = b"text/html; charset=utf-8", page(row, code, request_id)
     else:
-        content_type, body = b"application/problem+json", _problem(row, code, request_id)
+        faults = error.faults if isinstance(error, errors.ContentInvalid) else ()
+        content_type, body = b"application/problem+json", _problem(row, code, request_id, faults)
     fields = [(b"Content-Type", content_type), NO_STORE, NO_SNIFF, (b"X-Request-Id", request_id.encode("ascii"))]
     fields += _extras(error, row)
     if page is not None:
@@ -128,8 +137,8 @@ def answer_for(
     return Answer(row.status, (*fields, (b"Vary", vary), *cors), body, close=row.close)
 
 
-def _problem(row: Row, code: str, request_id: str) -> bytes:
-    problem = {
+def _problem(row: Row, code: str, request_id: str, faults: Sequence[errors.Fault]) -> bytes:
+    problem: dict[str, object] = {
         "type": "about:blank",
         "title": row.status.phrase,
         "status": row.status.value,
@@ -137,6 +146,8 @@ def _problem(row: Row, code: str, request_id: str) -> bytes:
         "code": code,
         "requestId": request_id,
     }
+    if faults:  # RFC 9457 §3.1 shows this extension
+        problem["errors"] = [{"pointer": fault.pointer, "detail": fault.detail} for fault in faults]
     return orjson.dumps(problem)
 
 

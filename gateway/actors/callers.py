@@ -19,17 +19,20 @@ from config.model import Cache
 from gateway.actors.actor import Actor
 from gateway.actors.beliefs import Caller, KnownCaller, Proof
 from gateway.actors.renewal import ROUND_S, Renewal
-from gateway.credentials.kinds import Credential
+from gateway.credentials.kinds import Credential, CredentialKind
 from gateway.edge.recent_heads import Seen
 from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
 from gateway.policy.routes import CompiledRoute
+from gateway.verify.api_tokens import ApiTokens, ProvenToken
 from gateway.verify.principal import Principal
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.errors import DatabaseUnavailable, OrganizationMissing
 from provisioning.records import Standing, Subject
+
+_API_TOKEN = CredentialKind.API_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class _Memory(Protocol[K, V]):
     def get(self, key: K) -> V | None: ...
 
     def insert(self, key: K, value: V) -> V | None: ...
+
+    def pop(self, key: K, default: None) -> V | None: ...
+
+    def __contains__(self, key: object) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -79,10 +86,22 @@ class Callers:
         arrivals: Arrivals,
         settings: Cache,
         *,
+        api_tokens: ApiTokens | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take what callers are made of.
+
+        Args:
+            verifier: Proves sessions.
+            arrivals: Knows our records.
+            settings: How long what is known is believed.
+            api_tokens: Proves API tokens; None: every one of them is refused.
+            clock: Unix seconds.
+            monotonic: Seconds that are never set back.
+        """
         self._verifier = verifier
+        self._api_tokens = api_tokens
         self._keys = verifier.keys
         self._arrivals = arrivals
         self._settings = settings
@@ -94,6 +113,8 @@ class Callers:
         self.look_ups = LookUps()
         self.renewal = Renewal(arrivals, monotonic, self._remember)
         self._renewing: asyncio.Task[None] | None = None
+        if api_tokens is not None:
+            api_tokens.holdings.watch(self)
 
     def start(self) -> None:
         """Keep those in use fresh, in the background."""
@@ -107,11 +128,13 @@ class Callers:
                 self.look_ups.renewals += renewed
 
     async def close(self) -> None:
-        """End that."""
+        """End that, and what is under way for API tokens."""
         if self._renewing is not None:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewing
+        if self._api_tokens is not None:
+            await self._api_tokens.close()
 
     def known(self, digest: bytes) -> Caller | None:
         """Answer from memory alone, without waiting; None sends the request the long way.
@@ -165,6 +188,8 @@ class Callers:
         principal = self.known_principal(digest) if credential.refusal is None else None
         if principal is not None:
             return principal
+        if credential.kind is _API_TOKEN and self._api_tokens is not None:
+            return await self._prove_token(credential, self._api_tokens)
         proof = await self._verified(credential)
         self._proofs.insert(digest, proof)
         return proof.principal
@@ -190,6 +215,8 @@ class Callers:
         if old is not None and self._monotonic() < old.believed_until and self._proves(old):
             return old.caller
         self.look_ups.misses += 1
+        if credential.kind is _API_TOKEN and self._api_tokens is not None:
+            return await self._resolve_token(credential, self._api_tokens)
         # Its records may be old, but a signature that was checked stays so.
         proof: Proof = old if old is not None and self._proves(old) else await self._verified(credential)
         check_pending(proof.principal, rule)
@@ -204,6 +231,45 @@ class Callers:
         if known.believed_until > self._monotonic():
             self._known.insert(digest, known)
             self.renewal.plan(known)
+        return caller
+
+    def forget_tokens(self, user_id: str) -> None:
+        """Look at all API tokens of a person anew from this moment on: something about them was changed."""
+        if self._api_tokens is not None:
+            self._api_tokens.forget(user_id)
+
+    def __contains__(self, digest: bytes) -> bool:
+        """Tell whether anything is remembered of a credential."""
+        return digest in self._known or digest in self._proofs
+
+    def pop(self, digest: bytes, default: object = None) -> object:
+        """Forget a credential, also where it is noted beside a field section."""
+        known = self._known.pop(digest, None)
+        if known is not None:
+            known.believed_until = 0.0
+        self._proofs.pop(digest, None)
+        return default
+
+    async def _prove_token(self, credential: Credential, api_tokens: ApiTokens) -> Principal:
+        generation, forgotten = self._verifier.generation, api_tokens.generation
+        proven = await api_tokens.verify(credential)
+        if forgotten == api_tokens.generation:
+            self._proofs.insert(credential.digest, _proof_of(proven, generation))
+            api_tokens.holdings.add(proven.standing.user.id, credential.digest)
+        return proven.principal
+
+    async def _resolve_token(self, credential: Credential, api_tokens: ApiTokens) -> Caller:
+        """An API token's records come with its proof. Its entry is one like a session's: a hit is the same look-up."""
+        generation, forgotten = self._verifier.generation, api_tokens.generation
+        proven = await api_tokens.verify(credential)
+        self.look_ups.stale += proven.stale
+        actor = actor_of(proven.principal, proven.standing)
+        caller = Caller(actor, proven.standing, identity_block(actor))
+        if forgotten == api_tokens.generation:  # else what was read is from before a revocation
+            proof = _proof_of(proven, generation)
+            known = KnownCaller(proof, caller, _subject_of(proven.principal), proven.believed_until)
+            self._known.insert(credential.digest, known)
+            api_tokens.holdings.add(actor.user_id, credential.digest)
         return caller
 
     async def _standing(self, subject: Subject) -> tuple[Standing, float]:
@@ -232,6 +298,11 @@ class Callers:
         """Remember what our records said at that moment; gives until when it is believed (monotonic)."""
         self._standings.insert((subject.clerk_user_id, subject.clerk_organization_id), _Remembered(standing, read_at))
         return read_at + freshness(subject.clerk_user_id, self._settings.near_ttl)
+
+
+def _proof_of(proven: ProvenToken, keys_generation: int) -> Proof:
+    """An API token is proven for as long as its reading is believed: then its use is noted again."""
+    return Proof(proven.principal, keys_generation, proven.believed_until, proven.principal.expires_at)
 
 
 def freshness(person: str, ttl_s: float) -> float:

@@ -9,7 +9,8 @@ from gateway.api.endpoints import Call
 from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted
 from provisioning.errors import DatabaseUnavailable, SettingsInvalid, SettingsTooLarge, UserMissing
 from provisioning.organizations import Organizations
-from provisioning.records import Standing, User
+from provisioning.records import ApiToken, Standing, User
+from provisioning.tokens import Tokens
 from provisioning.users import Users
 
 
@@ -19,14 +20,15 @@ class CurrentUser:
 
     users: Users
     organizations: Organizations
+    tokens: Tokens
 
     async def show(self, call: Call) -> Answer:
         """Tell the caller who they are; from memory, without what is not remembered, while PostgreSQL is away."""
         caller = call.who
-        user, standings = await self._records(caller)
+        user, standings, tokens = await self._records(caller)
         current = OrganizationDocument.of(caller.standing, caller.actor.organization_role)
         others = [OrganizationDocument.of(standing) for standing in standings if standing.organization.id != current.id]
-        return json_answer(200, CurrentUserDocument.of(user, current, [current, *others]).plain())
+        return json_answer(200, CurrentUserDocument.of(user, current, [current, *others], tokens).plain())
 
     async def merge_settings(self, call: Call) -> Answer:
         """Lay an object over the caller's settings, first level only; null deletes a key."""
@@ -55,10 +57,14 @@ class CurrentUser:
         standing = caller.standing if organization is None else replace(caller.standing, organization=organization)
         return json_answer(200, OrganizationDocument.of(standing, caller.actor.organization_role).plain())
 
-    async def _records(self, caller: Caller) -> tuple[User, tuple[Standing, ...]]:
+    async def _records(self, caller: Caller) -> tuple[User, tuple[Standing, ...], tuple[ApiToken, ...]]:
+        actor = caller.actor
+        # A token is no way into its owner's other organizations.
+        only = actor.organization_id if actor.principal.scopes is not None else None
         try:
-            user = await self.users.get(caller.actor.user_id)
-            standings = await self.users.organizations_of(caller.actor.user_id)
+            user = await self.users.get(actor.user_id)
+            standings = await self.users.organizations_of(actor.user_id)
+            tokens = await self.tokens.list_of(actor.user_id, only)
         except DatabaseUnavailable:
-            return caller.standing.user, ()
-        return user or caller.standing.user, standings
+            return caller.standing.user, (), ()
+        return user or caller.standing.user, standings, tokens

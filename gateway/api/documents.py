@@ -1,12 +1,14 @@
 """Shapes of what own endpoints answer: camelCase JSON, times in ISO 8601 UTC with Z. `openapi.py` publishes them."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
-from provisioning.records import Role, Standing, User
+from provisioning.new_tokens import MadeToken
+from provisioning.records import ApiToken, Role, Standing, User
 
 
 def _with_z(moment: datetime) -> str:
@@ -50,6 +52,63 @@ class OrganizationDocument(Document):
         )
 
 
+class ApiTokenDocument(Document):
+    """An API token, as its owner sees it; never its secret."""
+
+    id: str
+    name: str
+    public_id: str = Field(description="The 12 characters behind `agt_`: finds a token in code and logs.")
+    scopes: list[str]
+    created_at: Moment
+    expires_at: Moment | None = Field(description="Null: never.")
+    last_used_at: Moment | None = Field(description="Some minutes behind at most; null: not used yet.")
+    revoked_at: Moment | None
+
+    @classmethod
+    def of(cls, token: ApiToken) -> "ApiTokenDocument":
+        """Show a token."""
+        return cls(
+            id=token.id,
+            name=token.name,
+            public_id=token.public_id,
+            scopes=list(token.scopes),
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+            last_used_at=token.last_used_at,
+            revoked_at=token.revoked_at,
+        )
+
+
+class ApiTokenList(Document):
+    """API tokens: those that live, newest first, then those that ended lately."""
+
+    items: list[ApiTokenDocument]
+
+
+class NewApiTokenDocument(Document):
+    """An API token with its text: the only answer that holds it."""
+
+    id: str
+    name: str
+    token: str = Field(description="`agt_…`, shown this once.", repr=False)
+    scopes: list[str]
+    created_at: Moment
+    expires_at: Moment | None = Field(description="Null: never.")
+
+    @classmethod
+    def of(cls, made: MadeToken) -> "NewApiTokenDocument":
+        """Show a token with its text."""
+        token = made.token
+        return cls(
+            id=token.id,
+            name=token.name,
+            token=made.text,
+            scopes=list(token.scopes),
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+        )
+
+
 class CurrentUserDocument(Document):
     """The caller."""
 
@@ -70,11 +129,15 @@ class CurrentUserDocument(Document):
     websocket_token_expires_at: None = None
     agent_token: None = None
     agent_token_expires_at: None = None
-    api_tokens: list[dict[str, Any]] = []
+    api_tokens: list[ApiTokenDocument]
 
     @classmethod
     def of(
-        cls, user: User, current: OrganizationDocument, organizations: list[OrganizationDocument]
+        cls,
+        user: User,
+        current: OrganizationDocument,
+        organizations: list[OrganizationDocument],
+        api_tokens: Iterable[ApiToken] = (),
     ) -> "CurrentUserDocument":
         """Show a user."""
         return cls(
@@ -89,7 +152,15 @@ class CurrentUserDocument(Document):
             organizations=organizations,
             created_at=user.created_at,
             updated_at=user.updated_at,
+            api_tokens=[ApiTokenDocument.of(token) for token in api_tokens],
         )
+
+
+class FaultDocument(Document):
+    """One thing that is wrong with a body."""
+
+    pointer: str = Field(description="JSON Pointer (RFC 6901).")
+    detail: str
 
 
 class ProblemDocument(Document):
@@ -101,3 +172,4 @@ class ProblemDocument(Document):
     detail: str
     code: str
     request_id: str
+    errors: list[FaultDocument] = []

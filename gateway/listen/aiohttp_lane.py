@@ -123,7 +123,9 @@ class AiohttpLane:
                 raise RequestMalformed("body_grammar") from None
             return bytes(body)
 
-        answer = await endpoint.handler(Call(way.arrived, way.caller, read_body))
+        answer = await endpoint.handler(
+            Call(way.arrived, way.caller, read_body, endpoint.parameters(way.arrived.target.path))
+        )
         return self._refusals.with_cors(answer, way.arrived)
 
     async def _forward(self, request: web.BaseRequest, way: Way, departure: Departure) -> tuple[int, bool]:

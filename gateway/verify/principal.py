@@ -37,7 +37,7 @@ class Principal:
     Attributes:
         kind: Kind of the credential.
         carrier: Where it was carried.
-        issuer: Exact `iss`.
+        issuer: Exact `iss`; empty for an API token, which our own records vouch for.
         subject: Clerk's user id, `user_…`.
         session_id: Clerk's `sid`; None for tokens without one.
         organization: Active Clerk organization, None when the person works alone.
@@ -49,7 +49,8 @@ class Principal:
         scopes: None means not limited by scopes (a session); else what the token carries.
         name: From the configured profile claims; None when they do not say.
         email: From the configured profile claims, never counted as verified.
-        expires_at: `exp`, Unix seconds; the credential is dead at this instant plus leeway.
+        expires_at: `exp`, Unix seconds; the credential is dead at this instant plus leeway; infinite: it does not end.
+        token_id: Of the API token it is or was minted from, `atk_…`; None: a session is behind it.
     """
 
     kind: CredentialKind
@@ -67,3 +68,4 @@ class Principal:
     scopes: tuple[str, ...] | None = None
     name: str | None = None
     email: str | None = field(default=None, repr=False)
+    token_id: str | None = None

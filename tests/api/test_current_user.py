@@ -11,6 +11,7 @@ from tests.support.gateway import GatewayUnderTest, gateway_under_test, mint_tok
 from tests.support.wire import Reply, bearer, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+TOKEN_PATHS = [f"/users/current/api-tokens{rest}" for rest in ("", "/{id}", "/{id}/rotate", "/{id}/reveal")]
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -50,7 +51,7 @@ async def test_what_later_issues_build_is_told_as_unknown(gateway: GatewayUnderT
     user = (await gateway.get("/users/current", bearer(mint_token()))).json()
 
     assert (user["subscription"], user["websocketToken"], user["agentToken"]) == (None, None, None)
-    assert (user["featureFlags"], user["apiTokens"]) == ({}, [])
+    assert user["featureFlags"] == {}
 
 
 async def test_current_user_and_upstream_are_told_of_the_same_actor(gateway: GatewayUnderTest) -> None:
@@ -209,7 +210,12 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
 
     document = reply.json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/users/current", "/users/current/settings", "/organizations/current"}
+    assert set(document["paths"]) == {
+        "/users/current",
+        "/users/current/settings",
+        "/organizations/current",
+        *TOKEN_PATHS,
+    }
 
 
 async def test_openapi_describes_what_current_user_answers(gateway: GatewayUnderTest) -> None:
@@ -243,6 +249,7 @@ async def test_prefix_goes_before_every_own_path_but_the_current_user(database_u
         "/users/current",
         "/gateway/users/current/settings",
         "/gateway/organizations/current",
+        *(f"/gateway{path}" for path in TOKEN_PATHS),
     }
     assert seen == 0
     assert [received.target.decode() for received in gateway.upstream.received] == list(others)

@@ -255,3 +255,42 @@ def test_public_url_is_kept_as_written(tmp_path: Path) -> None:
     assert (
         settings_of(tmp_path, VALID + "\npublic_url: https://app.example.com/").public_url == "https://app.example.com/"
     )
+
+
+def test_a_life_is_a_duration_or_never(tmp_path: Path) -> None:
+    tokens = settings_of(tmp_path, f"{VALID}tokens: {{default_life: never, max_life: never}}\n").tokens
+
+    assert (tokens.default_life, tokens.max_life) == (None, None)
+    assert settings_of(tmp_path, VALID).tokens.max_life == 365 * 86400
+    assert keys_of(tmp_path, f"{VALID}tokens: {{max_life: always}}\n") == ["tokens.max_life"]
+
+
+@pytest.mark.parametrize("life", ["never", "366d"])
+def test_a_default_life_beyond_the_longest_is_refused(tmp_path: Path, life: str) -> None:
+    assert keys_of(tmp_path, f"{VALID}tokens: {{default_life: {life}}}\n") == ["tokens.default_life"]
+
+
+def test_a_shorter_longest_life_needs_no_default_written(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, f"{VALID}tokens: {{max_life: 30d}}\n").tokens.max_life == 30 * 86400
+
+
+def test_a_scope_of_a_route_that_nothing_declares_is_refused(tmp_path: Path) -> None:
+    text = _with_route("path: /**, auth: required, scopes: [reports:read, profile:write, typo]")
+
+    assert keys_of(tmp_path, f"{text}tokens: {{scopes: [reports:read]}}\n") == ["routes[0].scopes[2]"]
+    assert keys_of(tmp_path, f"{text}tokens: {{scopes: [reports:read, typo]}}\n") == []
+
+
+def test_keys_of_leak_reports_come_over_https_or_from_this_machine(tmp_path: Path) -> None:
+    for address, keys in (
+        ("https://api.github.com/meta/public_keys/secret_scanning", []),
+        ("http://127.0.0.1:9000/keys", []),
+        ("http://localhost/keys", []),
+        ("http://api.github.com/keys", ["tokens.leak_keys_url"]),
+        ("http://10.0.0.1/keys", ["tokens.leak_keys_url"]),
+    ):
+        assert keys_of(tmp_path, f"{VALID}tokens: {{leak_keys_url: '{address}'}}\n") == keys
+
+
+def test_a_scope_that_would_read_as_all_scopes_is_refused(tmp_path: Path) -> None:
+    assert keys_of(tmp_path, f"{VALID}tokens: {{scopes: [a, '*']}}\n") == ["tokens.scopes[1]"]
