@@ -49,9 +49,10 @@ class KnownCaller(Proof):
         subject: Whom our records are asked for.
         believed_until: When what they said is old, by the monotonic clock; 0.0: it is believed no more.
         used: A request came with it since its records were read.
+        found_at: How often the cache had forgotten anything when this was last found in it.
     """
 
-    __slots__ = ("believed_until", "caller", "subject", "used")
+    __slots__ = ("believed_until", "caller", "found_at", "subject", "used")
 
     def __init__(self, proof: Proof, caller: Caller, subject: Subject, believed_until: float) -> None:
         super().__init__(proof.principal, proof.keys_generation, proof.proven_until, proof.expires_at)
@@ -59,3 +60,4 @@ class KnownCaller(Proof):
         self.subject = subject
         self.believed_until = believed_until
         self.used = False
+        self.found_at = -1

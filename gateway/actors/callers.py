@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 from zlib import crc32
 
 from cachebox import LRUCache
@@ -52,9 +52,9 @@ class _Memory(Protocol[K, V]):
 
     def insert(self, key: K, value: V) -> V | None: ...
 
-    def pop(self, key: K, default: None) -> V | None: ...
+    def pop(self, key: K, default: Any = None) -> Any: ...
 
-    def __contains__(self, key: object) -> bool: ...
+    def __contains__(self, key: K) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -110,11 +110,12 @@ class Callers:
         self._known: _Memory[bytes, KnownCaller] = LRUCache(settings.near_entries)
         self._proofs: _Memory[bytes, Proof] = LRUCache(settings.near_entries)
         self._standings: _Memory[tuple[str, str | None], _Remembered] = LRUCache(settings.near_entries)
+        self._forgotten = 0  # how often anything was
         self.look_ups = LookUps()
         self.renewal = Renewal(arrivals, monotonic, self._remember)
         self._renewing: asyncio.Task[None] | None = None
         if api_tokens is not None:
-            api_tokens.holdings.watch(self)
+            api_tokens.holdings.watch(self._known, self._proofs)
 
     def start(self) -> None:
         """Keep those in use fresh, in the background."""
@@ -152,11 +153,17 @@ class Callers:
             digest: Of its bearer.
         """
         if seen.note is not None:
-            caller = self._believed(cast(KnownCaller, seen.note))
-            if caller is not None:
-                return caller
-        seen.note = known = self._known.get(digest)
-        return self._believed(known)
+            known = cast(KnownCaller, seen.note)
+            # Notes outlive what the cache let go or replaced, so none counts that is older than what was forgotten.
+            if known.found_at == self._forgotten:
+                caller = self._believed(known)
+                if caller is not None:
+                    return caller
+        found = self._known.get(digest)
+        if found is not None:
+            found.found_at = self._forgotten
+        seen.note = found
+        return self._believed(found)
 
     def _believed(self, known: KnownCaller | None) -> Caller | None:
         if known is None or self._monotonic() >= known.believed_until or not self._proves(known):
@@ -235,20 +242,9 @@ class Callers:
 
     def forget_tokens(self, user_id: str) -> None:
         """Look at all API tokens of a person anew from this moment on: something about them was changed."""
+        self._forgotten += 1
         if self._api_tokens is not None:
             self._api_tokens.forget(user_id)
-
-    def __contains__(self, digest: bytes) -> bool:
-        """Tell whether anything is remembered of a credential."""
-        return digest in self._known or digest in self._proofs
-
-    def pop(self, digest: bytes, default: object = None) -> object:
-        """Forget a credential, also where it is noted beside a field section."""
-        known = self._known.pop(digest, None)
-        if known is not None:
-            known.believed_until = 0.0
-        self._proofs.pop(digest, None)
-        return default
 
     async def _prove_token(self, credential: Credential, api_tokens: ApiTokens) -> Principal:
         generation, forgotten = self._verifier.generation, api_tokens.generation
