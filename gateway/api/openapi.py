@@ -6,9 +6,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
-from gateway.api.documents import CurrentUserDocument, OrganizationDocument, ProblemDocument
+from gateway.api.documents import CurrentUserDocument, KeySetDocument, OrganizationDocument, ProblemDocument
 
-_DOCUMENTS = (CurrentUserDocument, OrganizationDocument, ProblemDocument)
+JWKS_PATH = "/.well-known/jwks.json"
+_DOCUMENTS = (CurrentUserDocument, OrganizationDocument, ProblemDocument, KeySetDocument)
 
 
 def _schema(name: str) -> dict[str, str]:
@@ -68,7 +69,19 @@ def openapi_document(prefix: str, *, organizations: bool = True) -> dict[str, An
         "operationId": "currentOrganization",
         "responses": {"200": _json("The organization.", _schema("OrganizationDocument")), **_PROBLEMS},
     }
+    key_set = {
+        "summary": "Public keys of what the gateway signs",
+        "description": "A JWK set (RFC 7517), open to all. Keep it as long as Cache-Control says.",
+        "operationId": "jwks",
+        "security": [],
+        "responses": {
+            "200": _json("The keys.", _schema("KeySetDocument")),
+            "304": {"description": "Unchanged since the answer whose ETag If-None-Match names."},
+            "503": _PROBLEMS["503"],
+        },
+    }
     paths = {"/users/current": {"get": current}, f"{prefix}/users/current/settings": {"patch": settings}}
+    paths[JWKS_PATH] = {"get": key_set}
     if organizations:
         paths[f"{prefix}/organizations/current"] = {"get": organization}
     return {

@@ -4,16 +4,19 @@ from config.model import Route, Settings
 from gateway.answer import Answer, json_answer
 from gateway.api.current_user import CurrentUser
 from gateway.api.endpoints import Call, Endpoint, Endpoints
-from gateway.api.openapi import openapi_document
+from gateway.api.openapi import JWKS_PATH, openapi_document
+from gateway.api.well_known import WellKnown, max_age_of
 from gateway.policy.routes import CompiledRoute, RouteTable
+from provisioning.key_ring import KeyRing
 from provisioning.organizations import Organizations
 from provisioning.users import Users
 
 
-def own_endpoints(settings: Settings, users: Users, organizations: Organizations) -> Endpoints:
-    """Build the table; `api.prefix` goes before every path but `/users/current`."""
+def own_endpoints(settings: Settings, users: Users, organizations: Organizations, ring: KeyRing) -> Endpoints:
+    """Build the table; `api.prefix` goes before every path but `/users/current` and `/.well-known/jwks.json`."""
     prefix = settings.api.prefix
     current_user = CurrentUser(users, organizations)
+    well_known = WellKnown(ring, max_age_of(settings.keys.publish_ahead))
     document = openapi_document(prefix, organizations=settings.api.organizations)
 
     async def openapi(call: Call) -> Answer:
@@ -28,6 +31,7 @@ def own_endpoints(settings: Settings, users: Users, organizations: Organizations
             current_user.merge_settings,
         ),
         Endpoint("GET", f"{prefix}/openapi.json", _rule("/openapi.json", auth="none"), openapi),
+        Endpoint("GET", JWKS_PATH, _rule(JWKS_PATH, auth="none"), well_known.keys),
     ]
     if settings.api.organizations:
         path = "/organizations/current"
