@@ -24,6 +24,7 @@ ROOMS = (
     "api/endpoints.py",
     "credentials",
     "edge",
+    "identity/assertion.py",
     "identity/request_head.py",
     "listen/fast_connection.py",
     "listen/fast_lane.py",

@@ -24,6 +24,8 @@ from gateway.api.pages import Pages
 from gateway.api.table import Records, own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
+from gateway.identity.assertion import Assertions
+from gateway.identity.ring_settings import start_ring
 from gateway.listen.refusals import Refusals
 from gateway.parts import Lease, Parts
 from gateway.pipeline import Pipeline, Rooms
@@ -45,6 +47,7 @@ from provisioning.arrivals import Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.first_sight import FirstSight
+from provisioning.key_ring import KeyRing
 from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
 from provisioning.organizations import Organizations
 from provisioning.sealing import Sealer
@@ -123,7 +126,7 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
     }
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     async with Parts.after(before.parts if before is not None else None) as parts:
-        sources = await _sources(parts, settings, database_url, home, upstreams)
+        sources = await _sources(parts, settings, database_url, home, upstreams, public_url)
         if before is not None:
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
@@ -135,11 +138,17 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
 
 
 async def _sources(
-    parts: Parts, settings: Settings, database_url: str, home: Home, upstreams: Mapping[str, Upstream]
+    parts: Parts,
+    settings: Settings,
+    database_url: str,
+    home: Home,
+    upstreams: Mapping[str, Upstream],
+    public_url: str,
 ) -> Sources:
     """Make or carry over whatever remembers, waits, or holds connections."""
     clerk, config = settings.clerk, settings.database
     sealer, token_rules = _sealer(settings), TokenRules.of(settings.tokens)
+    entries = settings.cache.near_entries
 
     async def open_database() -> Database:
         database = Database(database_url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
@@ -166,6 +175,9 @@ async def _sources(
         sight = FirstSight(database, personal_organizations=rules.personal_organizations, first_token=first_token)
         return Arrivals(sight, clerk_api)
 
+    async def make_assertions() -> Assertions:
+        return Assertions(ring, asserted, entries)
+
     async def make_callers() -> Callers:
         verifier = Verifier(keys, SessionRules.of(clerk), time.time)
         api_tokens = ApiTokens(tokens, token_rules.scopes, settings.cache)
@@ -176,16 +188,28 @@ async def _sources(
     database = await parts.hold(
         "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
     )
+    lives = settings.tokens.websocket_life, settings.tokens.agent_life
+    ring = await parts.hold(
+        "key ring",
+        (database, settings.secrets, settings.keys, lives, public_url),
+        lambda: start_ring(settings, database, public_url),
+        KeyRing.close,
+    )
+    asserted = frozenset(name for name, upstream in settings.upstreams.items() if upstream.assertion)
+    assertions = await parts.hold("assertions", (ring, asserted, entries), make_assertions)
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
     made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
     arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
     upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
     tokens = Tokens(database, sealer, token_rules)
-    # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    rules = (clerk, token_rules, settings.cache)
+    # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since. And callers
+    # keep what was asserted of them.
+    rules = (clerk, token_rules, settings.cache, assertions)
     callers = await parts.hold("callers", (keys, arrivals, *rules), make_callers, Callers.close)
-    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses)
+    return Sources(
+        keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses, ring, assertions
+    )
 
 
 def _sealer(settings: Settings) -> Sealer:
@@ -231,6 +255,7 @@ def _rooms(settings: Settings, public_url: str, home: Home, records: Records, so
         issuers=frozenset(clerk.issuer),
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=sources.upstreams,
+        assertions=sources.assertions,
         tunnels=home.tunnels,
         metrics=home.metrics,
         clock=time.time,
@@ -241,7 +266,7 @@ def _rooms(settings: Settings, public_url: str, home: Home, records: Records, so
 def _records(sources: Sources, reporter_keys: ReporterKeys | None) -> Records:
     database = sources.database
     users, organizations, forget = Users(database), Organizations(database), sources.callers.forget_tokens
-    return Records(users, organizations, sources.tokens, forget, reporter_keys)
+    return Records(users, organizations, sources.tokens, forget, sources.ring, reporter_keys)
 
 
 def _ingredients(config: UpstreamSettings) -> object:

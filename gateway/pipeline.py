@@ -34,6 +34,7 @@ from gateway.errors import (
     TargetInvalid,
     VerifierUnavailable,
 )
+from gateway.identity.assertion import Assertions
 from gateway.identity.header_set import ANONYMOUS_BLOCK
 from gateway.identity.request_head import request_head
 from gateway.parts import Lease
@@ -78,6 +79,7 @@ class Rooms:
     issuers: frozenset[str]
     own_origins: frozenset[bytes]
     upstreams: Mapping[str, Upstream]
+    assertions: Assertions
     tunnels: Tunnels
     metrics: Metrics
     clock: Callable[[], float]
@@ -257,11 +259,14 @@ class Pipeline:
         Raises:
             HandshakeMalformed: It asks for a websocket, but not as RFC 6455 has it.
             WebsocketVersionUnsupported: In another version.
+            StoreUnavailable: There is no key yet to sign the assertion with.
         """
-        arrived, rule = way.arrived, way.rule
+        arrived, rule, caller = way.arrived, way.rule, way.caller
         head, method, length = arrived.head, arrived.incoming.method, arrived.content_length
         handshake = judge_handshake(arrived) if head.upgrade is not None else None
-        identity = way.caller.identity if way.caller is not None else ANONYMOUS_BLOCK
+        identity = ANONYMOUS_BLOCK
+        if caller is not None:
+            identity = caller.identity + self.rooms.assertions.line(caller, rule.upstream)
         data = request_head(arrived, rule, identity, length, self.rooms.issuers, upgrades=handshake is not None)
         has_body = head.chunked or bool(length)
         return Departure(

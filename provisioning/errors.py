@@ -125,6 +125,28 @@ class SealBroken(ProvisioningError):
     default_reason = "seal_broken"
 
 
+class KeysUnopened(ProvisioningError):
+    """Signing keys do not open: another master key, or damage. The message is a sentence for a person."""
+
+    default_reason = "keys_unopened"
+
+
+class RingEmpty(ProvisioningError):
+    """There is no signing key in memory: PostgreSQL has not answered since the start."""
+
+    default_reason = "no_signing_keys"
+
+
+class SignatureRejected(ProvisioningError):
+    """A token that claims to be of our making was checked and is bad.
+
+    Reasons: `malformed`, `algorithm` (not ES256), `kid_unknown` (`KeyRing.refresh` may know better), `signature`,
+    `claims` (one is missing or of the wrong type), `issuer`, `audience`, `expired`, `not_yet`.
+    """
+
+    default_reason = "malformed"
+
+
 class EmbeddedPostgresFailed(ProvisioningError):
     """The embedded PostgreSQL cannot run here. The message is a sentence for a person and says what to do."""
 

@@ -6,6 +6,7 @@ Not frozen, and no dataclasses: the first is looked at by every request, and ren
 from dataclasses import dataclass, field
 
 from gateway.actors.actor import Actor
+from gateway.identity.assertion import Assertion
 from gateway.verify.principal import Principal
 from provisioning.records import Standing, Subject
 
@@ -16,12 +17,14 @@ class Caller:
 
     Attributes:
         standing: What our records say, as read when the entry was made.
-        identity: The identity header block upstreams receive.
+        identity: The identity header block upstreams receive, but for the assertion.
+        assertions: The last one for each upstream; `identity/assertion.py` keeps it.
     """
 
     actor: Actor
     standing: Standing
     identity: bytes = field(repr=False)
+    assertions: dict[str, Assertion] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Proof:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
@@ -161,6 +161,24 @@ class FaultDocument(Document):
 
     pointer: str = Field(description="JSON Pointer (RFC 6901).")
     detail: str
+
+
+class KeyDocument(Document):
+    """One public key (RFC 7517, RFC 7518 §6.2)."""
+
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
+    x: str
+    y: str
+    kid: str
+    alg: Literal["ES256"]
+    use: Literal["sig"]
+
+
+class KeySetDocument(Document):
+    """Keys that sign now, did a while ago, or will soon."""
+
+    keys: list[KeyDocument]
 
 
 class ProblemDocument(Document):

@@ -11,6 +11,7 @@ from gateway.api.documents import (
     ApiTokenDocument,
     ApiTokenList,
     CurrentUserDocument,
+    KeySetDocument,
     NewApiTokenDocument,
     OrganizationDocument,
     ProblemDocument,
@@ -22,8 +23,10 @@ _DOCUMENTS = (
     ApiTokenDocument,
     ApiTokenList,
     NewApiTokenDocument,
+    KeySetDocument,
     ProblemDocument,
 )
+JWKS_PATH = "/.well-known/jwks.json"
 _BODIES = (NewToken, TokenChange, Rotation)
 _SECURITY = {
     "session": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
@@ -185,6 +188,7 @@ def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = F
         leaks: Whether reports of leaked tokens are taken.
     """
     paths = _current_user(prefix) | _api_tokens(prefix) | (_leaked_tokens(prefix) if leaks else {})
+    paths[JWKS_PATH] = {"get": _key_set()}
     if organizations:
         answer = {"200": _json("The organization.", _schema("OrganizationDocument"))}
         operation = _operation("The organization the caller acts in", "currentOrganization", answer)
@@ -195,6 +199,20 @@ def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = F
         "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": _SECURITY},
         "security": [{name: []} for name in _SECURITY],
+    }
+
+
+def _key_set() -> dict[str, Any]:
+    return {
+        "summary": "Public keys of what the gateway signs",
+        "description": "A JWK set (RFC 7517), open to all. Keep it as long as Cache-Control says.",
+        "operationId": "jwks",
+        "security": [],
+        "responses": {
+            "200": _json("The keys.", _schema("KeySetDocument")),
+            "304": {"description": "Unchanged since the answer whose ETag If-None-Match names."},
+            "503": _PROBLEMS["503"],
+        },
     }
 
 

@@ -9,9 +9,11 @@ from gateway.api.api_tokens import ApiTokenEndpoints
 from gateway.api.current_user import CurrentUser
 from gateway.api.endpoints import Call, Endpoint, Endpoints
 from gateway.api.leaked_tokens import LeakedTokens
-from gateway.api.openapi import openapi_document
+from gateway.api.openapi import JWKS_PATH, openapi_document
+from gateway.api.well_known import WellKnown, max_age_of
 from gateway.policy.routes import CompiledRoute, RouteTable
 from gateway.verify.reporter_keys import ReporterKeys
+from provisioning.key_ring import KeyRing
 from provisioning.organizations import Organizations
 from provisioning.tokens import Tokens
 from provisioning.users import Users
@@ -23,6 +25,7 @@ class Records:
 
     Attributes:
         forget_tokens: Drops what this process remembers of a person's API tokens.
+        ring: What the gateway signs with.
         reporter_keys: Of whoever reports leaked tokens; None: nobody does.
     """
 
@@ -30,13 +33,15 @@ class Records:
     organizations: Organizations
     tokens: Tokens
     forget_tokens: Callable[[str], None]
+    ring: KeyRing
     reporter_keys: ReporterKeys | None = None
 
 
 def own_endpoints(settings: Settings, records: Records) -> Endpoints:
-    """Build the table; `api.prefix` goes before every path but `/users/current`."""
+    """Build the table; `api.prefix` goes before every path but `/users/current` and `/.well-known/jwks.json`."""
     prefix = settings.api.prefix
     current_user = CurrentUser(records.users, records.organizations, records.tokens)
+    well_known = WellKnown(records.ring, max_age_of(settings.keys.publish_ahead))
     document = openapi_document(
         prefix, organizations=settings.api.organizations, leaks=records.reporter_keys is not None
     )
@@ -55,6 +60,7 @@ def own_endpoints(settings: Settings, records: Records) -> Endpoints:
         Endpoint("GET", f"{prefix}/openapi.json", _rule("/openapi.json", auth="none"), openapi),
         *_api_tokens(prefix, records),
         *_leaked_tokens(settings, records),
+        Endpoint("GET", JWKS_PATH, _rule(JWKS_PATH, auth="none"), well_known.keys),
     ]
     if settings.api.organizations:
         path = "/organizations/current"
