@@ -209,7 +209,12 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
 
     document = reply.json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/users/current", "/users/current/settings", "/organizations/current"}
+    assert set(document["paths"]) == {
+        "/users/current",
+        "/users/current/settings",
+        "/organizations/current",
+        "/.well-known/jwks.json",
+    }
 
 
 async def test_openapi_describes_what_current_user_answers(gateway: GatewayUnderTest) -> None:
