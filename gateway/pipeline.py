@@ -264,10 +264,11 @@ class Pipeline:
         arrived, rule, caller = way.arrived, way.rule, way.caller
         head, method, length = arrived.head, arrived.incoming.method, arrived.content_length
         handshake = judge_handshake(arrived) if head.upgrade is not None else None
-        identity = ANONYMOUS_BLOCK
+        identity, assertion = ANONYMOUS_BLOCK, b""
         if caller is not None:
-            identity = caller.identity + self.rooms.assertions.line(caller, rule.upstream)
-        data = request_head(arrived, rule, identity, length, self.rooms.issuers, upgrades=handshake is not None)
+            identity, assertion = caller.identity, self.rooms.assertions.line(caller, rule.upstream)
+        upgrades = handshake is not None
+        data = request_head(arrived, rule, identity, assertion, length, self.rooms.issuers, upgrades=upgrades)
         has_body = head.chunked or bool(length)
         return Departure(
             data,

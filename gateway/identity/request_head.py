@@ -15,6 +15,7 @@ def request_head(
     arrived: Arrived,
     rule: CompiledRoute,
     identity: bytes,
+    assertion: bytes,
     length: int | None,
     issuers: Collection[str],
     *,
@@ -25,7 +26,8 @@ def request_head(
     Args:
         arrived: The client's request.
         rule: Of the route it falls under.
-        identity: The identity header set (`header_set.py`), CRLF after each line; the only identity in the head.
+        identity: The identity header set (`header_set.py`), CRLF after each line; the only identity in the head, with
+        assertion: the same signed (`assertion.py`); empty where the block says that there is none.
         length: Bytes of the body, None when chunked or absent.
         issuers: Exact `iss` of our sessions.
         upgrades: It asks for a websocket.
@@ -50,6 +52,7 @@ def request_head(
             head.passing,
             own_lines,
             identity,
+            assertion,
             b"X-Request-Id: ",
             incoming.request_id.encode("ascii"),
             b"\r\n",

@@ -215,6 +215,7 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
         "/users/current/settings",
         "/organizations/current",
         *TOKEN_PATHS,
+        "/.well-known/jwks.json",
     }
 
 
