@@ -162,7 +162,7 @@ async def test_reloads_leave_nothing_behind(gateway: GatewayUnderTest) -> None:
         async with asyncio.timeout(10):
             while any(now > then for now, then in zip(await tasks_and_files(), once, strict=True)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert caches() == caches_once
+        assert caches() <= caches_once
 
 
 def caches() -> int:
