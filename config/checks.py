@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from config.model import Clerk, Route, Settings, Upstream
+from config.model import Clerk, Route, Settings, SystemToken, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
 from config.values import Address, Network
@@ -40,6 +40,7 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
         _proxies(settings.trusted_proxies),
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
         *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
+        _system_tokens(settings.system_tokens),
         _later(settings),
     )
     return tuple(found for group in groups for found in group)
@@ -232,6 +233,20 @@ def demands_of(route: Route) -> tuple[str, ...]:
     """Name the rules a route has beyond `auth`."""
     rules = ("scopes", "roles", "organization_roles", "permissions", "features", "plans", "reverification")
     return tuple(rule for rule in rules if getattr(route, rule))
+
+
+def _system_tokens(tokens: tuple[SystemToken, ...]) -> Iterator[Finding]:
+    """A system token acts for nobody, so where it may come from is the half of its protection that cannot leak."""
+    digests: set[str] = set()
+    for index, token in enumerate(tokens):
+        loc = ("system_tokens", index)
+        if not token.networks:
+            yield Finding((*loc, "networks"), "is empty; name the networks it may be used from, such as 10.0.0.0/8")
+        if any(token.name == other.name for other in tokens[:index]):
+            yield Finding((*loc, "name"), "is another token's already; logs could not tell them apart")
+        if not digests.isdisjoint(token.sha256):
+            yield Finding((*loc, "sha256"), "is another token's already; nobody could tell whose it is")
+        digests.update(token.sha256)
 
 
 def _later(settings: Settings) -> Iterator[Finding]:

@@ -20,11 +20,14 @@ from config.model import Upstream as UpstreamSettings
 from config.publishable_key import parse_publishable_key
 from config.values import Address
 from gateway.actors.callers import Callers
+from gateway.actors.system_tokens import SystemTokens
 from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
+from gateway.identity.minting import Minter
 from gateway.listen.refusals import Refusals
+from gateway.live.registry import Registry
 from gateway.parts import Lease, Parts
 from gateway.pipeline import Pipeline, Rooms
 from gateway.policy.cors import Cors
@@ -36,12 +39,15 @@ from gateway.tls import client_context, server_context
 from gateway.upstream.address import parse_addresses
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
+from gateway.verify.minted import MintedTokens
+from gateway.verify.replay import MemoryReplayGuard, ReplayGuard, redis_guard
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
+from provisioning.ephemeral_ring import EphemeralRing
 from provisioning.first_sight import FirstSight
 from provisioning.organizations import Organizations
 from provisioning.users import Users
@@ -66,6 +72,7 @@ class Home:
     listen: Address
     session: aiohttp.ClientSession
     tunnels: Tunnels
+    live: Registry
     metrics: Metrics
 
 
@@ -114,17 +121,64 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
     }
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     async with Parts.after(before.parts if before is not None else None) as parts:
-        sources = await _sources(parts, settings, database_url, home, upstreams)
+        minting = await _minting(parts, settings, public_url)
+        sources = await _sources(parts, settings, database_url, home, upstreams, minting.tokens)
         if before is not None:
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
                 raise ComposeFailed("no signing keys can be had from clerk.jwks_url")
-        rooms = _rooms(settings, public_url, home, sources)
+        rooms = _rooms(settings, public_url, home, sources, minting)
         return Composition(settings, Pipeline(rooms), Refusals(rooms.cors, pages), tls, sources, parts, made_of)
 
 
+@dataclass(frozen=True, slots=True)
+class _Minting:
+    """What tokens of our own need."""
+
+    tokens: MintedTokens
+    minter: Minter
+    replays: ReplayGuard | None
+
+
+async def _minting(parts: Parts, settings: Settings, public_url: str) -> _Minting:
+    """Make or carry over whatever makes, verifies or remembers tokens of our own."""
+    lives, entries = settings.tokens, settings.cache.near_entries
+    redis_url = settings.redis.url.get_secret_value() if settings.redis.url is not None else None
+
+    async def make_ring() -> EphemeralRing:
+        return EphemeralRing()
+
+    async def make_minter() -> Minter:
+        return Minter(
+            ring,
+            public_url,
+            websocket_life_s=lives.websocket_life,
+            agent_life_s=lives.agent_life,
+            entries=entries,
+        )
+
+    async def make_guard() -> ReplayGuard:
+        if redis_url is None:
+            return MemoryReplayGuard(entries)
+        return await redis_guard(redis_url)
+
+    ring = await parts.hold("key ring", (), make_ring)
+    minter = await parts.hold(
+        "minter", (ring, public_url, lives.websocket_life, lives.agent_life, entries), make_minter
+    )
+    replays = None
+    if settings.websocket.single_use:  # carried over by all means: what was used up stays so
+        replays = await parts.hold("replay guard", (redis_url, entries), make_guard, _close_guard)
+    return _Minting(MintedTokens(ring, public_url, settings.clerk.issuer, time.time), minter, replays)
+
+
 async def _sources(
-    parts: Parts, settings: Settings, database_url: str, home: Home, upstreams: Mapping[str, Upstream]
+    parts: Parts,
+    settings: Settings,
+    database_url: str,
+    home: Home,
+    upstreams: Mapping[str, Upstream],
+    minted: MintedTokens,
 ) -> Sources:
     """Make or carry over whatever remembers, waits, or holds connections."""
     clerk, config = settings.clerk, settings.database
@@ -153,7 +207,8 @@ async def _sources(
         return Arrivals(FirstSight(database, personal_organizations=personal), clerk_api)
 
     async def make_callers() -> Callers:
-        return Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        verifier = Verifier(keys, SessionRules.of(clerk), time.time, minted)
+        return Callers(verifier, arrivals, settings.cache, ended=home.live.end)
 
     database = await parts.hold(
         "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
@@ -162,30 +217,42 @@ async def _sources(
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
     arrivals = await parts.hold("arrivals", (database, clerk_api, settings.provisioning), make_arrivals, _finish)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache), make_callers)
+    callers = await parts.hold(
+        "callers", (keys, arrivals, clerk, settings.cache, minted.ring, minted.issuer), make_callers
+    )
     return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels)
+
+
+async def _close_guard(guard: ReplayGuard) -> None:
+    await guard.close()
 
 
 async def _finish(arrivals: Arrivals) -> None:
     await arrivals.finish(_PROVISIONING_ENDS_S)
 
 
-def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources) -> Rooms:
+def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, minting: _Minting) -> Rooms:
     clerk = settings.clerk
     key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
     origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
     return Rooms(
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
-        endpoints=own_endpoints(settings, Users(sources.database), Organizations(sources.database)),
+        endpoints=own_endpoints(
+            settings, Users(sources.database), Organizations(sources.database), minting.minter, home.live
+        ),
         routes=RouteTable.compile(settings.routes),
         cookie_rules=CookieRules.of(key),
         callers=sources.callers,
         cors=Cors(origins),
-        issuers=frozenset(clerk.issuer),
+        issuers=frozenset((*clerk.issuer, public_url)),
+        own_issuer=public_url,
+        system_tokens=SystemTokens(settings.system_tokens),
+        replays=minting.replays,
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=sources.upstreams,
         tunnels=home.tunnels,
+        live=home.live,
         metrics=home.metrics,
         clock=time.time,
         lease=Lease(),

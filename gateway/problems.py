@@ -54,6 +54,7 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.ContentTypeUnsupported: Row(_S.UNSUPPORTED_MEDIA_TYPE, "Send the body as application/json."),
     errors.ContentInvalid: Row(_S.UNPROCESSABLE_ENTITY, "The body is not what this endpoint takes."),
     errors.RouteUnknown: Row(_S.NOT_FOUND, "There is nothing here."),
+    errors.ConnectionUnknown: Row(_S.NOT_FOUND, "You have no open websocket of this id here; connect anew."),
     errors.CredentialMissing: Row(_S.UNAUTHORIZED, "Sign in, or send a credential.", challenge=""),
     errors.CredentialMalformed: Row(
         _S.BAD_REQUEST, "The credential fields of the request are malformed.", challenge="invalid_request"

@@ -8,23 +8,26 @@ the ones it was verified with, and what we know of the person is fresh.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from zlib import crc32
 
 from cachebox import LRUCache
 
 from config.model import Cache
 from gateway.actors.actor import Actor
-from gateway.credentials.kinds import Credential
-from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
+from gateway.credentials.kinds import Credential, CredentialKind
+from gateway.errors import CredentialRejected, OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
 from gateway.policy.routes import CompiledRoute
+from gateway.verify.minted import check_standing
 from gateway.verify.principal import Principal
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.errors import DatabaseUnavailable, OrganizationMissing
-from provisioning.records import Standing, Subject
+from provisioning.records import Role, Standing, Subject
+
+_AGENT_TOKEN = CredentialKind.AGENT_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,13 @@ class Caller:
     actor: Actor
     standing: Standing
     identity: bytes = field(repr=False)
+
+
+class Ended(Protocol):
+    """Ends what a person has open (`live/registry.py`)."""
+
+    def __call__(self, *, user: str, organization: str | None = None) -> object:
+        """End it, in one organization or in all."""
 
 
 T = TypeVar("T")
@@ -86,8 +96,20 @@ class Callers:
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        ended: Ended | None = None,
     ) -> None:
+        """Take what callers are made of.
+
+        Args:
+            verifier: Proves.
+            arrivals: Knows our records.
+            settings: How long what is known is believed.
+            clock: Unix seconds.
+            monotonic: Seconds that are never set back.
+            ended: Told of people who may not call any more, as soon as that is seen.
+        """
         self._verifier = verifier
+        self._ended = ended
         self._keys = verifier.keys
         self._arrivals = arrivals
         self._settings = settings
@@ -160,7 +182,13 @@ class Callers:
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
         check_pending(principal, rule)
         standing, believed_until = await self._standing(principal)
-        actor = actor_of(principal, standing)
+        check_standing(principal, standing)
+        try:
+            actor = actor_of(principal, standing)
+        except (UserDeleted, UserDisabled):
+            if self._ended is not None:
+                self._ended(user=standing.user.id)
+            raise
         caller = Caller(actor, standing, identity_block(actor))
         now = self._monotonic()
         believed_until = min(now + principal.expires_at - self._clock(), believed_until)
@@ -182,7 +210,7 @@ class Callers:
         if remembered is not None and self._monotonic() - remembered.read_at < fresh_s:
             return remembered.standing, remembered.read_at + fresh_s
         try:
-            standing = await self._arrivals.standing(subject)
+            standing = await self._read(principal, subject)
         except OrganizationMissing:
             raise OrganizationRequired from None
         except DatabaseUnavailable as error:
@@ -194,6 +222,17 @@ class Callers:
         read_at = self._monotonic()
         self._standings.insert(key, _Remembered(standing, read_at))
         return standing, read_at + fresh_s
+
+    async def _read(self, principal: Principal, subject: Subject) -> Standing:
+        """Ask PostgreSQL; what we minted makes nobody known, and brings no membership back."""
+        if principal.binding is None:
+            return await self._arrivals.standing(subject)
+        standing = await self._arrivals.found(subject)
+        if standing is None:
+            if self._ended is not None:
+                self._ended(user=principal.binding.user_id, organization=principal.binding.organization_id)
+            raise CredentialRejected("minted_parent_gone")
+        return standing
 
 
 def freshness(person: str, ttl_s: float) -> float:
@@ -228,7 +267,7 @@ def actor_of(principal: Principal, standing: Standing) -> Actor:
     organization = principal.organization
     return Actor(
         user_id=user.id,
-        role=user.role,
+        role=Role.USER if principal.kind is _AGENT_TOKEN else user.role,
         organization_id=standing.organization.id,
         organization_role=organization.role if organization is not None else standing.organization_role,
         organization_permissions=organization.permissions if organization is not None else (),

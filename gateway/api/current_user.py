@@ -6,7 +6,9 @@ from gateway.actors.callers import Caller
 from gateway.answer import Answer, json_answer
 from gateway.api.documents import CurrentUserDocument, OrganizationDocument
 from gateway.api.endpoints import Call
+from gateway.credentials.kinds import CredentialKind
 from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted
+from gateway.identity.minting import Minter
 from provisioning.errors import DatabaseUnavailable, SettingsInvalid, SettingsTooLarge, UserMissing
 from provisioning.organizations import Organizations
 from provisioning.records import Standing, User
@@ -19,6 +21,7 @@ class CurrentUser:
 
     users: Users
     organizations: Organizations
+    minter: Minter
 
     async def show(self, call: Call) -> Answer:
         """Tell the caller who they are; from memory, without what is not remembered, while PostgreSQL is away."""
@@ -26,7 +29,9 @@ class CurrentUser:
         user, standings = await self._records(caller)
         current = OrganizationDocument.of(caller.standing, caller.actor.organization_role)
         others = [OrganizationDocument.of(standing) for standing in standings if standing.organization.id != current.id]
-        return json_answer(200, CurrentUserDocument.of(user, current, [current, *others]).plain())
+        websocket = self.minter.current(CredentialKind.WEBSOCKET_TOKEN, caller)
+        agent = self.minter.current(CredentialKind.AGENT_TOKEN, caller)
+        return json_answer(200, CurrentUserDocument.of(user, current, [current, *others], websocket, agent).plain())
 
     async def merge_settings(self, call: Call) -> Answer:
         """Lay an object over the caller's settings, first level only; null deletes a key."""

@@ -6,9 +6,21 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
-from gateway.api.documents import CurrentUserDocument, OrganizationDocument, ProblemDocument
+from gateway.api.documents import (
+    CurrentUserDocument,
+    OrganizationDocument,
+    ProblemDocument,
+    WebsocketTokenDocument,
+    WebsocketTokenWish,
+)
 
-_DOCUMENTS = (CurrentUserDocument, OrganizationDocument, ProblemDocument)
+_DOCUMENTS = (
+    CurrentUserDocument,
+    OrganizationDocument,
+    ProblemDocument,
+    WebsocketTokenDocument,
+    WebsocketTokenWish,
+)
 
 
 def _schema(name: str) -> dict[str, str]:
@@ -63,12 +75,33 @@ def openapi_document(prefix: str, *, organizations: bool = True) -> dict[str, An
             "422": _problem("The body is not a JSON object that can be kept."),
         },
     }
+    websocket_token = {
+        "summary": "A token to open a websocket with, or for an open one to live on",
+        "description": "API tokens need the scope `tokens:mint`. The body may be left out.",
+        "operationId": "createWebsocketToken",
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": _schema("WebsocketTokenWish")}},
+        },
+        "responses": {
+            "201": _json("The token.", _schema("WebsocketTokenDocument")),
+            **_PROBLEMS,
+            "404": _problem("The caller has no open websocket of this id in the process that answers."),
+            "413": _problem("The body is too large."),
+            "415": _problem("The body is not sent as application/json."),
+            "422": _problem("The body says something else than what is taken."),
+        },
+    }
     organization = {
         "summary": "The organization the caller acts in",
         "operationId": "currentOrganization",
         "responses": {"200": _json("The organization.", _schema("OrganizationDocument")), **_PROBLEMS},
     }
-    paths = {"/users/current": {"get": current}, f"{prefix}/users/current/settings": {"patch": settings}}
+    paths = {
+        "/users/current": {"get": current},
+        f"{prefix}/users/current/settings": {"patch": settings},
+        f"{prefix}/users/current/websocket-token": {"post": websocket_token},
+    }
     if organizations:
         paths[f"{prefix}/organizations/current"] = {"get": organization}
     return {

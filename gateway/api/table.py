@@ -5,15 +5,20 @@ from gateway.answer import Answer, json_answer
 from gateway.api.current_user import CurrentUser
 from gateway.api.endpoints import Call, Endpoint, Endpoints
 from gateway.api.openapi import openapi_document
+from gateway.api.websocket_tokens import WebsocketTokens
+from gateway.identity.minting import MINT_SCOPE, Minter
+from gateway.live.registry import Registry
 from gateway.policy.routes import CompiledRoute, RouteTable
 from provisioning.organizations import Organizations
 from provisioning.users import Users
 
 
-def own_endpoints(settings: Settings, users: Users, organizations: Organizations) -> Endpoints:
+def own_endpoints(
+    settings: Settings, users: Users, organizations: Organizations, minter: Minter, live: Registry
+) -> Endpoints:
     """Build the table; `api.prefix` goes before every path but `/users/current`."""
     prefix = settings.api.prefix
-    current_user = CurrentUser(users, organizations)
+    current_user = CurrentUser(users, organizations, minter)
     document = openapi_document(prefix, organizations=settings.api.organizations)
 
     async def openapi(call: Call) -> Answer:
@@ -26,6 +31,12 @@ def own_endpoints(settings: Settings, users: Users, organizations: Organizations
             f"{prefix}/users/current/settings",
             _rule("/users/current/settings", scopes=("profile:write",)),
             current_user.merge_settings,
+        ),
+        Endpoint(
+            "POST",
+            f"{prefix}/users/current/websocket-token",
+            _rule("/users/current/websocket-token", scopes=(MINT_SCOPE,)),
+            WebsocketTokens(minter, live).create,
         ),
         Endpoint("GET", f"{prefix}/openapi.json", _rule("/openapi.json", auth="none"), openapi),
     ]

@@ -38,6 +38,7 @@ def identity_block(actor: Actor) -> bytes:
             b"X-Actor-Auth": principal.kind,
             b"X-Actor-Scopes": scopes,
             b"X-Actor-Session-Id": principal.session_id or "",
+            b"X-Actor-Token-Id": principal.token_id or "",
             b"X-Actor-Impersonator-Id": principal.impersonator.subject if principal.impersonator else "",
             b"X-Organization-Id": actor.organization_id,
             b"X-Organization-Role": actor.organization_role,

@@ -49,7 +49,7 @@ async def test_current_user_says_who_calls(gateway: GatewayUnderTest) -> None:
 async def test_what_later_issues_build_is_told_as_unknown(gateway: GatewayUnderTest) -> None:
     user = (await gateway.get("/users/current", bearer(mint_token()))).json()
 
-    assert (user["subscription"], user["websocketToken"], user["agentToken"]) == (None, None, None)
+    assert user["subscription"] is None
     assert (user["featureFlags"], user["apiTokens"]) == ({}, [])
 
 
@@ -209,7 +209,12 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
 
     document = reply.json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/users/current", "/users/current/settings", "/organizations/current"}
+    assert set(document["paths"]) == {
+        "/users/current",
+        "/users/current/settings",
+        "/users/current/websocket-token",
+        "/organizations/current",
+    }
 
 
 async def test_openapi_describes_what_current_user_answers(gateway: GatewayUnderTest) -> None:
@@ -242,6 +247,7 @@ async def test_prefix_goes_before_every_own_path_but_the_current_user(database_u
     assert set(document.json()["paths"]) == {
         "/users/current",
         "/gateway/users/current/settings",
+        "/gateway/users/current/websocket-token",
         "/gateway/organizations/current",
     }
     assert seen == 0
