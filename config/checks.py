@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from config.model import Clerk, Route, Settings, SystemToken, Upstream
+from config.model import Clerk, Route, Settings, SystemToken, Tokens, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
 from config.values import Address, Network
@@ -37,6 +37,7 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
         _clerk(settings.clerk),
         _secrets(settings, for_serve=for_serve),
         _database(settings, for_serve=for_serve),
+        _tokens(settings.tokens),
         _proxies(settings.trusted_proxies),
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
         *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
@@ -174,6 +175,19 @@ def is_database_url(text: str) -> bool:
     scheme, _, rest = text.partition("://")
     hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     return scheme in {"postgresql", "postgres"} and all(_DSN_HOST.fullmatch(host) for host in hosts.split(","))
+
+
+def _tokens(tokens: Tokens) -> Iterator[Finding]:
+    longest = tokens.max_life
+    # A default that nobody wrote gives way to a shorter `max_life`.
+    if longest is not None and "default_life" in tokens.model_fields_set:
+        if tokens.default_life is None:
+            yield Finding(("tokens", "default_life"), "is never, which tokens.max_life does not allow")
+        elif tokens.default_life > longest:
+            yield Finding(("tokens", "default_life"), "is longer than tokens.max_life")
+    for index, scope in enumerate(tokens.scopes):
+        if scope == "*":
+            yield Finding(("tokens", "scopes", index), "is what upstreams are told of sessions, which no scope limits")
 
 
 def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:

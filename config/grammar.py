@@ -16,6 +16,7 @@ from config.values import is_host
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
+BUILT_IN_SCOPES = frozenset({"profile:write", "tokens:manage", "tokens:mint", "audit:read", "admin"})
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})")
 _PATH_REFUSED = set('\\#"<>^{|};`?%')
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -4,17 +4,18 @@ import ipaddress
 from collections.abc import Iterator
 
 from config.checks import demands_of
-from config.grammar import parse_origin
+from config.grammar import BUILT_IN_SCOPES, parse_origin
 from config.model import Route, Section, Settings
 from config.problems import Finding, Loc
 
 _NOT_BUILT = "is accepted, but does nothing in this release"
 _LONG_LEEWAY_S = 60.0
 # Sections and keys that are read and wait for a later release. Refused instead (`checks.py`): what protects.
-_WAITING_SECTIONS = ("redis", "tokens", "bootstrap", "flags", "slack", "posthog", "stripe", "decisions", "debug")
+_WAITING_SECTIONS = ("redis", "bootstrap", "flags", "slack", "posthog", "stripe", "decisions", "debug")
 _WAITING_KEYS: tuple[Loc, ...] = (
     ("clerk", "webhook_secrets"),
-    ("provisioning", "first_api_token"),
+    ("tokens", "websocket_life"),
+    ("tokens", "agent_life"),
     ("provisioning", "trial_days"),
     ("provisioning", "trial_plan"),
     ("provisioning", "link_verified_email"),
@@ -27,7 +28,13 @@ def lint(settings: Settings) -> tuple[Finding, ...]:
     Args:
         settings: Without problems, as the operator wrote them: `model_fields_set` says what was written.
     """
-    groups = (_surroundings(settings), _clerk(settings), _waiting(settings), _routes(settings.routes))
+    groups = (
+        _surroundings(settings),
+        _clerk(settings),
+        _waiting(settings),
+        _routes(settings.routes),
+        _scopes(settings),
+    )
     return tuple(found for group in groups for found in group)
 
 
@@ -95,6 +102,17 @@ def _routes(routes: tuple[Route, ...]) -> Iterator[Finding]:
         if weaker is not None:
             text = f"other methods fall through to routes[{weaker}] ({routes[weaker].path}), which demands less"
             yield Finding((*loc, "methods"), text)
+
+
+def _scopes(settings: Settings) -> Iterator[Finding]:
+    for index, scope in enumerate(settings.tokens.scopes):
+        if scope in BUILT_IN_SCOPES:
+            yield Finding(("tokens", "scopes", index), "is built in; named here, the first token of every user gets it")
+    known = BUILT_IN_SCOPES.union(settings.tokens.scopes)
+    for index, route in enumerate(settings.routes):
+        if unknown := sorted(set(route.scopes) - known):
+            text = f"{', '.join(unknown)}: not in tokens.scopes, so no API token can ever have it"
+            yield Finding(("routes", index, "scopes"), text)
 
 
 def _below(path: str, prefix: str | None) -> bool:

@@ -21,7 +21,7 @@ from config.grammar import (
     WebUrl,
     WebUrls,
 )
-from config.values import Address, AnyNetwork, Digest, Duration, ListenAddress, Size, Tolerance
+from config.values import Address, AnyNetwork, Digest, Duration, Life, ListenAddress, Size, Tolerance
 
 CredentialWord = Literal["session", "api_token", "websocket_token", "agent_token", "system_token"]
 RoleWord = Literal["USER", "ADMIN", "SYSTEM"]
@@ -181,10 +181,10 @@ class Secrets(Section):
 
 
 class Tokens(Section):
-    """Tokens the gateway makes."""
+    """Tokens the gateway makes. A life of None never ends."""
 
-    default_life: Duration = 180 * 86400.0
-    max_life: Duration | None = 365 * 86400.0
+    default_life: Life = 180 * 86400.0
+    max_life: Life = 365 * 86400.0
     per_user: int = Field(default=20, ge=1)
     websocket_life: Duration = 600.0
     agent_life: Duration = 3600.0

@@ -59,6 +59,20 @@ def parse_tolerance(value: object) -> float:
     return parse_tolerance(float(match[1]) * _SECONDS[match[2]])
 
 
+def parse_life(value: object) -> float | None:
+    """Read how long something lives: a duration as `parse_duration` reads it, or `never` for without end (None).
+
+    Raises:
+        ValueError: Neither.
+    """
+    if value is None or (isinstance(value, str) and value.strip() == "never"):
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or never for one without end") from error
+
+
 def parse_size(value: object) -> int:
     """Read `32 KiB`, `1 MB` or a plain number of bytes; the result is bytes, above 0.
 
@@ -128,6 +142,11 @@ Duration = Annotated[
 ]
 Tolerance = Annotated[
     float, BeforeValidator(parse_tolerance), WithJsonSchema({"type": ["string", "number"], "examples": ["5s", "0s"]})
+]
+Life = Annotated[
+    float | None,
+    BeforeValidator(parse_life),
+    WithJsonSchema({"type": ["string", "number", "null"], "examples": ["180d", "never"]}),
 ]
 Size = Annotated[
     int, BeforeValidator(parse_size), WithJsonSchema({"type": ["string", "integer"], "examples": ["32 KiB"]})

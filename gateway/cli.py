@@ -17,6 +17,7 @@ from gateway import __version__
 
 if TYPE_CHECKING:
     from config.model import Settings
+    from gateway.token_commands import Printed
 
 _PORT = validators.Number(gte=0, lte=65535)
 _HEALTH_DEADLINE_S = 3.0
@@ -28,10 +29,14 @@ app = cyclopts.App(
     result_action="return_value",  # the exit code is ours to set, in `main`
 )
 
+tokens_app = cyclopts.App(name="tokens", help="API tokens of users, and system tokens, for operators.")
+app.command(tokens_app)
+
 ConfigFile = Annotated[
     Path | None,
     Parameter(name=["-c", "--config"], help="Settings file. Default: $GW_CONFIG, else gateway.yaml in this folder."),
 ]
+Json = Annotated[bool, Parameter(help="Print one JSON object instead.")]
 DataDir = Annotated[
     Path | None,
     Parameter(help="Folder of the database and the keys of `gateway dev`. Default: the user's data folder."),
@@ -81,9 +86,7 @@ def serve(*, config: ConfigFile = None) -> int:
 
 
 @app.command
-def check(
-    *, config: ConfigFile = None, json: Annotated[bool, Parameter(help="Print one JSON object instead.")] = False
-) -> int:
+def check(*, config: ConfigFile = None, json: Json = False) -> int:
     """Validate the settings, print the route table and what looks unintended."""
     from config.load import load
     from config.problems import SettingsInvalid
@@ -201,6 +204,75 @@ def dev_token(
         _out(mint_token(persona, organization, data_dir))
     except (DevFailed, OSError) as error:
         return _failed(f"gateway dev-token: {_reason(error)}")
+    return 0
+
+
+@tokens_app.command(name="create")
+def tokens_create(
+    *,
+    name: Annotated[str, Parameter(help="What it is for; of a system token, how logs call it.")],
+    user: Annotated[str | None, Parameter(help="Whose: usr_… or Clerk's user_….")] = None,
+    organization: Annotated[
+        str | None, Parameter(help="Where it acts, if the user belongs to several organizations.")
+    ] = None,
+    scope: Annotated[tuple[str, ...], Parameter(help="Once for each scope. Default: none.")] = (),
+    life: Annotated[str | None, Parameter(help="Such as 30d, or never. Default: tokens.default_life.")] = None,
+    system: Annotated[
+        bool, Parameter(help="Make a system token instead: printed with its digest, stored nowhere.")
+    ] = False,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> int:
+    """Make a token and print it once."""
+    from gateway import token_commands as commands
+
+    if system:
+        if user or organization or scope or life:
+            return _failed("gateway tokens create: a system token has no user, organization, scope or life")
+        commands.show(commands.system_token(name, as_json=json))
+        return 0
+    if user is None:
+        return _failed("gateway tokens create: name the owner with --user, or write --system")
+    wanted = commands.Wanted(name, user, organization, scope, life)
+    return _on_tokens("create", config, lambda settings: commands.create(settings, wanted, as_json=json))
+
+
+@tokens_app.command(name="list")
+def tokens_list(
+    *,
+    user: Annotated[str, Parameter(help="Whose: usr_… or Clerk's user_….")],
+    config: ConfigFile = None,
+    json: Json = False,
+) -> int:
+    """List a user's API tokens, with those that ended up to 30 days ago."""
+    from gateway import token_commands as commands
+
+    return _on_tokens("list", config, lambda settings: commands.list_of(settings, user, as_json=json))
+
+
+@tokens_app.command(name="revoke")
+def tokens_revoke(
+    token_id: Annotated[str, Parameter(help="atk_…, as list shows it.")],
+    *,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> int:
+    """End an API token for ever."""
+    from gateway import token_commands as commands
+
+    return _on_tokens("revoke", config, lambda settings: commands.revoke(settings, token_id, as_json=json))
+
+
+def _on_tokens(command: str, config: Path | None, run: "Callable[[Settings], Printed]") -> int:
+    from gateway.token_commands import CommandFailed, show
+
+    settings = _settings(config)
+    if settings is None:
+        return 2
+    try:
+        show(run(settings))
+    except CommandFailed as failed:
+        return _failed(f"gateway tokens {command}: {failed}")
     return 0
 
 

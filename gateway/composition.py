@@ -25,9 +25,9 @@ from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
-from gateway.identity.minting import Minter
 from gateway.listen.refusals import Refusals
 from gateway.live.registry import Registry
+from gateway.own_tokens import OwnTokens, own_tokens
 from gateway.parts import Lease, Parts
 from gateway.pipeline import Pipeline, Rooms
 from gateway.policy.cors import Cors
@@ -39,17 +39,20 @@ from gateway.tls import client_context, server_context
 from gateway.upstream.address import parse_addresses
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
-from gateway.verify.minted import MintedTokens
-from gateway.verify.replay import MemoryReplayGuard, ReplayGuard, redis_guard
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
-from provisioning.ephemeral_ring import EphemeralRing
 from provisioning.first_sight import FirstSight
+from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
 from provisioning.organizations import Organizations
+from provisioning.sealing import Sealer
+from provisioning.token_rules import TokenRules
+from provisioning.token_upkeep import TokenReaper, TokenUpkeep
+from provisioning.token_uses import TokenUses
+from provisioning.tokens import Tokens
 from provisioning.users import Users
 
 _PROVISIONING_ENDS_S = 2.0
@@ -106,7 +109,8 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
 
     Raises:
         OSError: A certificate or its key cannot be used.
-        ComposeFailed: Other signing keys than those of `before` cannot be had: everybody would be refused.
+        ComposeFailed: Other signing keys than those of `before` cannot be had: everybody would be refused. Or there is
+            no master key.
     """
     tls = None
     if settings.tls is not None:
@@ -121,72 +125,42 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
     }
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     async with Parts.after(before.parts if before is not None else None) as parts:
-        minting = await _minting(parts, settings, public_url)
-        sources = await _sources(parts, settings, database_url, home, upstreams, minting.tokens)
+        database = await _database(parts, settings, database_url)
+        own = await own_tokens(parts, settings, _master_key(settings), public_url, database)
+        sources = await _sources(parts, settings, database, home, upstreams, own)
         if before is not None:
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
                 raise ComposeFailed("no signing keys can be had from clerk.jwks_url")
-        rooms = _rooms(settings, public_url, home, sources, minting)
+        rooms = _rooms(settings, public_url, home, sources, own)
         return Composition(settings, Pipeline(rooms), Refusals(rooms.cors, pages), tls, sources, parts, made_of)
 
 
-@dataclass(frozen=True, slots=True)
-class _Minting:
-    """What tokens of our own need."""
-
-    tokens: MintedTokens
-    minter: Minter
-    replays: ReplayGuard | None
-
-
-async def _minting(parts: Parts, settings: Settings, public_url: str) -> _Minting:
-    """Make or carry over whatever makes, verifies or remembers tokens of our own."""
-    lives, entries = settings.tokens, settings.cache.near_entries
-    redis_url = settings.redis.url.get_secret_value() if settings.redis.url is not None else None
-
-    async def make_ring() -> EphemeralRing:
-        return EphemeralRing()
-
-    async def make_minter() -> Minter:
-        return Minter(
-            ring,
-            public_url,
-            websocket_life_s=lives.websocket_life,
-            agent_life_s=lives.agent_life,
-            entries=entries,
-        )
-
-    async def make_guard() -> ReplayGuard:
-        if redis_url is None:
-            return MemoryReplayGuard(entries)
-        return await redis_guard(redis_url)
-
-    ring = await parts.hold("key ring", (), make_ring)
-    minter = await parts.hold(
-        "minter", (ring, public_url, lives.websocket_life, lives.agent_life, entries), make_minter
-    )
-    replays = None
-    if settings.websocket.single_use:  # carried over by all means: what was used up stays so
-        replays = await parts.hold("replay guard", (redis_url, entries), make_guard, _close_guard)
-    return _Minting(MintedTokens(ring, public_url, settings.clerk.issuer, time.time), minter, replays)
-
-
-async def _sources(
-    parts: Parts,
-    settings: Settings,
-    database_url: str,
-    home: Home,
-    upstreams: Mapping[str, Upstream],
-    minted: MintedTokens,
-) -> Sources:
-    """Make or carry over whatever remembers, waits, or holds connections."""
-    clerk, config = settings.clerk, settings.database
+async def _database(parts: Parts, settings: Settings, database_url: str) -> Database:
+    """Open the pool, or carry it over."""
+    config = settings.database
 
     async def open_database() -> Database:
         database = Database(database_url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
         await database.open()
         return database
+
+    return await parts.hold(
+        "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
+    )
+
+
+async def _sources(
+    parts: Parts,
+    settings: Settings,
+    database: Database,
+    home: Home,
+    upstreams: Mapping[str, Upstream],
+    own: OwnTokens,
+) -> Sources:
+    """Make or carry over whatever remembers, waits, or holds connections."""
+    clerk, token_rules = settings.clerk, TokenRules.of(settings.tokens)
+    sealer = Sealer(_master_key(settings), ONE_TIME_SECRETS)
 
     async def start_keys() -> SigningKeys:
         keys = SigningKeys(
@@ -203,35 +177,44 @@ async def _sources(
         return ClerkApi(home.session, clerk.api_url, secret_key)
 
     async def make_arrivals() -> Arrivals:
-        personal = settings.provisioning.personal_organizations
-        return Arrivals(FirstSight(database, personal_organizations=personal), clerk_api)
+        rules = settings.provisioning
+        first_token = FirstToken(sealer, token_rules) if rules.first_api_token else None
+        sight = FirstSight(database, personal_organizations=rules.personal_organizations, first_token=first_token)
+        return Arrivals(sight, clerk_api)
 
     async def make_callers() -> Callers:
-        verifier = Verifier(keys, SessionRules.of(clerk), time.time, minted)
+        verifier = Verifier(keys, SessionRules.of(clerk), time.time, own.verifier)
         return Callers(verifier, arrivals, settings.cache, ended=home.live.end)
 
-    database = await parts.hold(
-        "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
-    )
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
-    arrivals = await parts.hold("arrivals", (database, clerk_api, settings.provisioning), make_arrivals, _finish)
+    made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
+    arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
+    upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    callers = await parts.hold(
-        "callers", (keys, arrivals, clerk, settings.cache, minted.ring, minted.issuer), make_callers
-    )
-    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels)
+    known_by = (keys, arrivals, clerk, settings.cache, own.ring)
+    callers = await parts.hold("callers", known_by, make_callers)
+    tokens = Tokens(database, sealer, token_rules)
+    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses)
 
 
-async def _close_guard(guard: ReplayGuard) -> None:
-    await guard.close()
+def _master_key(settings: Settings) -> str:
+    if settings.secrets.master_key is None:
+        raise ComposeFailed("secrets.master_key is missing")
+    return settings.secrets.master_key.get_secret_value()
+
+
+async def _start_upkeep(database: Database) -> TokenUpkeep:
+    upkeep = TokenUpkeep(TokenUses(database), TokenReaper(database))
+    upkeep.start()
+    return upkeep
 
 
 async def _finish(arrivals: Arrivals) -> None:
     await arrivals.finish(_PROVISIONING_ENDS_S)
 
 
-def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, minting: _Minting) -> Rooms:
+def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, own: OwnTokens) -> Rooms:
     clerk = settings.clerk
     key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
     origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
@@ -239,7 +222,7 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, mi
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
         endpoints=own_endpoints(
-            settings, Users(sources.database), Organizations(sources.database), minting.minter, home.live
+            settings, Users(sources.database), Organizations(sources.database), own.minter, home.live
         ),
         routes=RouteTable.compile(settings.routes),
         cookie_rules=CookieRules.of(key),
@@ -248,7 +231,7 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, mi
         issuers=frozenset((*clerk.issuer, public_url)),
         own_issuer=public_url,
         system_tokens=SystemTokens(settings.system_tokens),
-        replays=minting.replays,
+        replays=own.replays,
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=sources.upstreams,
         tunnels=home.tunnels,

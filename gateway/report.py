@@ -14,8 +14,12 @@ _HEADINGS = ("#", "METHODS", "HOSTS", "PATH", "AUTH", "ACCEPT", "DEMANDS", "UPST
 
 def route_table(routes: Sequence[Route]) -> list[str]:
     """Lay the routes out in aligned columns, in the order they are tried."""
-    rows = [_HEADINGS, *(_cells(index, route) for index, route in enumerate(routes))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return aligned([_HEADINGS, *(_cells(index, route) for index, route in enumerate(routes))])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay rows of the same number of cells out in columns, one line each."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 

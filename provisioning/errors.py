@@ -1,5 +1,6 @@
 """What can fail in our records, named in our terms. Callers translate; nothing here knows of HTTP."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -50,6 +51,100 @@ class SettingsTooLarge(ProvisioningError):
     """The settings would grow over `users.SETTINGS_BYTES`."""
 
     default_reason = "settings_too_large"
+
+
+class TokenMissing(ProvisioningError):
+    """There is no such API token, or it belongs to somebody else: both sound the same."""
+
+    default_reason = "token_missing"
+
+
+class TokenEnded(ProvisioningError):
+    """The API token can no longer be changed. Reasons: `token_revoked`, `token_expired`, `token_replaced`."""
+
+    default_reason = "token_revoked"
+
+
+class TokenLimitReached(ProvisioningError):
+    """The owner has as many API tokens as `tokens.per_user` allows."""
+
+    default_reason = "token_limit_reached"
+
+
+class TokenNameInvalid(ProvisioningError):
+    """An API token's name is empty or too long."""
+
+    default_reason = "token_name_invalid"
+
+
+class TokenExpiryInvalid(ProvisioningError):
+    """An API token cannot end then. Reasons: `expiry_past`, `expiry_too_late`, `expiry_never`, `overlap_invalid`."""
+
+    default_reason = "expiry_past"
+
+
+class _ScopeError(ProvisioningError):
+    """Something about scopes.
+
+    Attributes:
+        scopes: The ones it is about, sorted.
+    """
+
+    def __init__(self, scopes: Iterable[str]) -> None:
+        self.scopes = tuple(sorted(scopes))
+        super().__init__()
+
+
+class ScopesUnknown(_ScopeError):
+    """Scopes that are neither built in nor in `tokens.scopes`."""
+
+    default_reason = "scopes_unknown"
+
+
+class ScopesExceeded(_ScopeError):
+    """Scopes that the maker does not hold, so cannot give."""
+
+    default_reason = "scopes_exceeded"
+
+
+class OwnerUnfit(ProvisioningError):
+    """Nobody may make a token for this owner now. Reasons: `user_deleted`, `user_disabled`, `organization_left`."""
+
+    default_reason = "user_disabled"
+
+
+class SecretGone(ProvisioningError):
+    """There is no secret to reveal: there never was a sealed one, it was revealed, or its time is over."""
+
+    default_reason = "secret_gone"
+
+
+class SealBroken(ProvisioningError):
+    """What was sealed does not open: another master key, another place, or damage."""
+
+    default_reason = "seal_broken"
+
+
+class KeysUnopened(ProvisioningError):
+    """Signing keys do not open: another master key, or damage. The message is a sentence for a person."""
+
+    default_reason = "keys_unopened"
+
+
+class RingEmpty(ProvisioningError):
+    """There is no signing key in memory: PostgreSQL has not answered since the start."""
+
+    default_reason = "no_signing_keys"
+
+
+class SignatureRejected(ProvisioningError):
+    """A token that claims to be of our making was checked and is bad.
+
+    Reasons: `malformed`, `algorithm` (not ES256), `kid_unknown` (`KeyRing.refresh` may know better), `signature`,
+    `claims` (one is missing or of the wrong type), `issuer`, `audience`, `expired`, `not_yet`.
+    """
+
+    default_reason = "malformed"
 
 
 class EmbeddedPostgresFailed(ProvisioningError):

@@ -1,16 +1,19 @@
 """First sight: the rows of a proven subject that our records do not have yet, in one transaction.
 
-Every transaction touches users, then organizations, then memberships, at most one row of each: two of them can wait for
-each other's end, but never in a circle. Nothing outside PostgreSQL is asked in here.
+Every transaction touches users, then organizations, then memberships, at most one row of each, then a token that nobody
+knows yet, and the end of one audit chain at last: two of them can wait for each other's end, but never in a circle.
+Nothing outside PostgreSQL is asked in here.
 """
 
 from dataclasses import dataclass
 
 from asyncpg import Record as Row
 
+from provisioning.audit import GATEWAY, Event, append
 from provisioning.database.pool import Connection, Database
 from provisioning.errors import OrganizationMissing
 from provisioning.ids import new_id
+from provisioning.new_tokens import FirstToken
 from provisioning.profile import Profile, claimed, clean_name, personal_organization_name
 from provisioning.records import Organization, Standing, Subject, User
 from provisioning.rows import (
@@ -86,9 +89,19 @@ class Provisioned:
 class FirstSight:
     """Finds subjects and writes what is missing. Every method raises `DatabaseUnavailable` while PostgreSQL is away."""
 
-    def __init__(self, database: Database, *, personal_organizations: bool = True) -> None:
+    def __init__(
+        self, database: Database, *, personal_organizations: bool = True, first_token: FirstToken | None = None
+    ) -> None:
+        """Settle what is made.
+
+        Args:
+            database: Where.
+            personal_organizations: Whether who names no Clerk organization gets one of their own.
+            first_token: Makes an API token for every new user; None: none.
+        """
         self._database = database
         self._personal_organizations = personal_organizations
+        self._first_token = first_token
 
     async def find(self, clerk_user_id: str, clerk_organization_id: str | None) -> Standing | None:
         """Read a standing in one query; None when user, organization or membership are missing.
@@ -119,6 +132,8 @@ class FirstSight:
     async def provision(self, subject: Subject, profile: Profile, organization_name: str | None = None) -> Provisioned:
         """Make what is missing of user, organization and membership, all or nothing; who comes second reads.
 
+        Only the transaction that makes the user makes the first API token, for the organization of this moment.
+
         A disabled user is given back as such, for the caller to refuse. So is a deleted one, whose standing is always
         the personal organization: nothing of the token is written for a tombstone.
 
@@ -141,7 +156,15 @@ class FirstSight:
                 role = subject.organization_role
                 organization = await _clerk_organization(connection, subject, organization_name)
             await connection.execute(_PUT_MEMBERSHIP, user.id, organization.id, role)
+            if created:
+                await self._welcome(connection, user, organization)
         return Provisioned(Standing(user, organization, role), created)
+
+    async def _welcome(self, connection: Connection, user: User, organization: Organization) -> None:
+        events = [Event("user.created", organization.id, GATEWAY, (user.id,))]
+        if self._first_token is not None:
+            events.append(await self._first_token.insert(connection, user.id, organization.id))
+        await append(connection, *events)
 
     async def refresh_profile(self, subject: Subject) -> User | None:
         """Let name and e-mail follow the token's claims; None when there is nothing to follow."""

@@ -29,11 +29,16 @@ def format_id(prefix: Prefix, number: int) -> str:
     """
     if not 0 <= number < 1 << BITS:
         raise ValueError("an id holds 128 bits")
+    return f"{prefix}_{base62(number, LENGTH)}"
+
+
+def base62(number: int, length: int) -> str:
+    """Write the lowest `length` digits of a number that is not negative, zeros in front."""
     letters = []
-    for _ in range(LENGTH):
+    for _ in range(length):
         number, value = divmod(number, 62)
         letters.append(ALPHABET[value])
-    return f"{prefix}_{''.join(reversed(letters))}"
+    return "".join(reversed(letters))
 
 
 def parse_id(prefix: Prefix, text: str) -> int:

@@ -23,9 +23,14 @@ class Profile:
     email: str | None = field(default=None, repr=False)
 
 
-def clean_name(text: str | None) -> str | None:
+def folded_line(text: str) -> str:
     """Fold white space, controls and what PostgreSQL cannot store (U+0000, lone surrogates) to single spaces."""
-    cleaned = _UNFIT.sub(" ", text or "").strip()[:NAME_LENGTH].strip()
+    return _UNFIT.sub(" ", text).strip()
+
+
+def clean_name(text: str | None) -> str | None:
+    """Fold to one line and cut to length; None when nothing is left."""
+    cleaned = folded_line(text or "")[:NAME_LENGTH].strip()
     return cleaned or None
 
 

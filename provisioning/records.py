@@ -88,3 +88,59 @@ class Subject:
     organization_role: str = "member"
     name: str | None = None
     email: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """One row of `api_tokens`, without what could be used as a credential.
+
+    Attributes:
+        id: `atk_` and 22 base62 characters; what the upstream is told.
+        public_id: The 12 characters of the token's text that are no secret.
+        name: One line, given by a person.
+        scopes: As given; what they are worth today is `token_rules.held`'s to say.
+        user_id: The owner, `usr_…`.
+        organization_id: The one organization the token acts in, `org_…`.
+        expires_at: None: never.
+        last_used_at: Up to a minute behind; None: not used yet.
+        last_used_address: The client's address then.
+        revoked_at: Set once, for ever.
+        replaced_by: Id of the token that rotation put in its place; this one lives on until `expires_at`.
+        revealable: Whether a sealed secret waits to be revealed.
+    """
+
+    id: str
+    public_id: str
+    name: str
+    scopes: tuple[str, ...]
+    user_id: str
+    organization_id: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    last_used_address: str | None = field(default=None, repr=False)
+    revoked_at: datetime | None = None
+    replaced_by: str | None = None
+    revealable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FoundToken:
+    """An API token with all that decides what it is worth now.
+
+    Attributes:
+        digest: SHA-256 of the token's text.
+        organization_role: The owner's role in the token's organization; None: the owner left it.
+    """
+
+    token: ApiToken
+    digest: bytes = field(repr=False)
+    user: User
+    organization: Organization
+    organization_role: str | None
+
+    @property
+    def standing(self) -> Standing | None:
+        """The owner in the token's organization; None when the owner left it."""
+        role = self.organization_role
+        return Standing(self.user, self.organization, role) if role is not None else None

@@ -4,13 +4,31 @@ import json
 
 import asyncpg
 
-from provisioning.records import Organization, Role, Standing, User
+from provisioning.records import ApiToken, FoundToken, Organization, Role, Standing, User
 
 _USER = ("id", "clerk_id", "email", "name", "role", "settings", "disabled_at", "deleted_at", "created_at", "updated_at")
+_API_TOKEN = (
+    "id",
+    "public_id",
+    "name",
+    "scopes",
+    "user_id",
+    "organization_id",
+    "created_at",
+    "expires_at",
+    "last_used_at",
+    "last_used_address",
+    "revoked_at",
+    "replaced_by",
+)
 _ORGANIZATION = ("id", "clerk_id", "name", "created_at", "updated_at")
 
 USER_COLUMNS = ", ".join(_USER)
 ORGANIZATION_COLUMNS = ", ".join(_ORGANIZATION)
+# For `FROM api_tokens t`.
+API_TOKEN_COLUMNS = ", ".join(
+    (*(f"t.{name} AS token_{name}" for name in _API_TOKEN), "t.sealed_until > now() AS token_revealable")
+)
 # For `FROM users u … memberships m … organizations o`: user columns first, then the organization's, then the role.
 STANDING_COLUMNS = ", ".join(
     (
@@ -57,3 +75,28 @@ def organization_of(row: asyncpg.Record, prefix: str = "") -> Organization:
 def standing_of(row: asyncpg.Record) -> Standing:
     """Read a row that holds `STANDING_COLUMNS`."""
     return Standing(user_of(row, "user_"), organization_of(row, "organization_"), row["membership_role"])
+
+
+def api_token_of(row: asyncpg.Record) -> ApiToken:
+    """Read a row that holds `API_TOKEN_COLUMNS`."""
+    return ApiToken(
+        id=row["token_id"],
+        public_id=row["token_public_id"],
+        name=row["token_name"],
+        scopes=tuple(row["token_scopes"]),
+        user_id=row["token_user_id"],
+        organization_id=row["token_organization_id"],
+        created_at=row["token_created_at"],
+        expires_at=row["token_expires_at"],
+        last_used_at=row["token_last_used_at"],
+        last_used_address=row["token_last_used_address"],
+        revoked_at=row["token_revoked_at"],
+        replaced_by=row["token_replaced_by"],
+        revealable=bool(row["token_revealable"]),  # NULL when nothing is sealed
+    )
+
+
+def found_token_of(row: asyncpg.Record) -> FoundToken:
+    """Read a row that holds `API_TOKEN_COLUMNS`, the digest, and `STANDING_COLUMNS` with a role that may be NULL."""
+    user, organization = user_of(row, "user_"), organization_of(row, "organization_")
+    return FoundToken(api_token_of(row), row["token_digest"], user, organization, row["membership_role"])

@@ -14,6 +14,7 @@ from provisioning.rows import STANDING_COLUMNS, USER_COLUMNS, standing_of, user_
 SETTINGS_BYTES = 64 * 1024  # as PostgreSQL prints the object; the table's constraint says the same
 
 _GET = f"SELECT {USER_COLUMNS} FROM users WHERE id = $1"  # noqa: S608 - column names of our own
+_NAMED = f"SELECT {USER_COLUMNS} FROM users WHERE id = $1 OR clerk_id = $1"  # noqa: S608 - column names of our own
 _MERGE = f"""
     UPDATE users SET settings = (settings || $2::jsonb) - $3::text[], updated_at = now()
     WHERE id = $1 AND deleted_at IS NULL
@@ -37,6 +38,12 @@ class Users:
         """Read one user, tombstones too; None when there is none."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_GET, user_id)
+        return user_of(row) if row else None
+
+    async def named(self, word: str) -> User | None:
+        """Read one user by our id or by Clerk's, for operators; None when there is none."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_NAMED, word)
         return user_of(row) if row else None
 
     async def merge_settings(self, user_id: str, patch: Mapping[str, Any]) -> User:

@@ -7,12 +7,14 @@ from gateway.answer import Answer, json_answer
 from gateway.api.documents import CurrentUserDocument, OrganizationDocument
 from gateway.api.endpoints import Call
 from gateway.credentials.kinds import CredentialKind
-from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted
-from gateway.identity.minting import Minter
+from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted, VerifierUnavailable
+from gateway.identity.minting import Minted, Minter
 from provisioning.errors import DatabaseUnavailable, SettingsInvalid, SettingsTooLarge, UserMissing
 from provisioning.organizations import Organizations
 from provisioning.records import Standing, User
 from provisioning.users import Users
+
+_MINTED = (CredentialKind.WEBSOCKET_TOKEN, CredentialKind.AGENT_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,7 @@ class CurrentUser:
         user, standings = await self._records(caller)
         current = OrganizationDocument.of(caller.standing, caller.actor.organization_role)
         others = [OrganizationDocument.of(standing) for standing in standings if standing.organization.id != current.id]
-        websocket = self.minter.current(CredentialKind.WEBSOCKET_TOKEN, caller)
-        agent = self.minter.current(CredentialKind.AGENT_TOKEN, caller)
+        websocket, agent = (self._minted(kind, caller) for kind in _MINTED)
         return json_answer(200, CurrentUserDocument.of(user, current, [current, *others], websocket, agent).plain())
 
     async def merge_settings(self, call: Call) -> Answer:
@@ -59,6 +60,12 @@ class CurrentUser:
             organization = None
         standing = caller.standing if organization is None else replace(caller.standing, organization=organization)
         return json_answer(200, OrganizationDocument.of(standing, caller.actor.organization_role).plain())
+
+    def _minted(self, kind: CredentialKind, caller: Caller) -> Minted | None:
+        try:
+            return self.minter.current(kind, caller)
+        except VerifierUnavailable:
+            return None  # who the caller is can be told without
 
     async def _records(self, caller: Caller) -> tuple[User, tuple[Standing, ...]]:
         try:

@@ -14,7 +14,9 @@ from cachebox import LRUCache
 
 from gateway.actors.callers import Caller
 from gateway.credentials.kinds import CredentialKind
+from gateway.errors import VerifierUnavailable
 from gateway.verify.minted import AUDIENCE, Ring
+from provisioning.errors import RingEmpty
 from provisioning.records import Role
 
 MINT_SCOPE = "tokens:mint"
@@ -77,6 +79,9 @@ class Minter:
 
         Returns:
             None for a caller who gets none (`may_mint`).
+
+        Raises:
+            VerifierUnavailable: There is nothing to sign with yet.
         """
         if not may_mint(caller):
             return None
@@ -103,6 +108,9 @@ class Minter:
 
         Returns:
             None for a caller who gets none (`may_mint`), or whose API token is about to expire.
+
+        Raises:
+            VerifierUnavailable: There is nothing to sign with yet.
         """
         if not may_mint(caller):
             return None
@@ -142,7 +150,10 @@ class Minter:
             "path": path,
             "origin": origin,
         }
-        token = self._ring.sign({name: value for name, value in claims.items() if value is not None})
+        try:
+            token = self._ring.sign({name: value for name, value in claims.items() if value is not None})
+        except RingEmpty:
+            raise VerifierUnavailable("ring_empty") from None
         return Minted(token, expires_at)
 
 

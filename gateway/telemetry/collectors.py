@@ -19,6 +19,8 @@ from provisioning.arrivals import DURATION_BOUNDS_S, Arrivals, Tally
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
+from provisioning.token_uses import TokenUses
+from provisioning.tokens import Tokens
 
 ACROSS_WORKERS: Mapping[str, Callable[[float, float], float]] = {
     "gateway_build_info": max,
@@ -41,6 +43,8 @@ class Sources:
     callers: Callers
     upstreams: Mapping[str, Upstream]
     tunnels: Tunnels
+    tokens: Tokens
+    token_uses: TokenUses
 
     def go_on(self, before: "Sources") -> None:
         """Go on with the counts of those whose place these take, and which may still count: nothing is lost."""

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from gateway.credentials.jwt_text import parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
-from gateway.errors import CredentialRejected
+from gateway.errors import CredentialRejected, StoreUnavailable, VerifierUnavailable
 from gateway.verify.principal import Binding, ClerkOrganization, Impersonator, Principal
-from provisioning.ephemeral_ring import SignatureRejected
+from provisioning.errors import DatabaseUnavailable, RingEmpty, SignatureRejected
 from provisioning.records import Standing
 
 MINTED = frozenset({CredentialKind.WEBSOCKET_TOKEN, CredentialKind.AGENT_TOKEN})
@@ -24,6 +24,8 @@ _CARRIERS = {
     CredentialKind.WEBSOCKET_TOKEN: frozenset({Carrier.QUERY, Carrier.SUBPROTOCOL}),
     CredentialKind.AGENT_TOKEN: frozenset({Carrier.HEADER}),
 }
+KEY_UNKNOWN = "minted_key_unknown"
+_REASONS = {"expired": "minted_expired", "kid_unknown": KEY_UNKNOWN}
 _SKEW_S = 5.0
 """Seconds the clocks of replicas may differ: a token may be that much younger than now."""
 
@@ -36,6 +38,9 @@ class Ring(Protocol):
 
     def verify(self, token: str, *, audience: str) -> dict[str, object]:
         """Check signature and audience, and give the claims."""
+
+    async def refresh(self) -> None:
+        """Look for keys that are new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class MintedTokens:
 
         Raises:
             CredentialRejected: `minted_carrier` where its kind is not carried; `minted_invalid` when it is none of
-                ours, or another token than its carrier wants; `minted_expired`.
+                ours, or another token than its carrier wants; `minted_expired`; KEY_UNKNOWN: `refreshed` may know.
+            VerifierUnavailable: There are no keys.
         """
         kind = credential.kind
         if credential.carrier not in _CARRIERS[kind]:
@@ -67,12 +73,27 @@ class MintedTokens:
             raise CredentialRejected("minted_invalid")
         try:
             claims = self.ring.verify(credential.token, audience=AUDIENCE[kind])
+        except RingEmpty:
+            raise VerifierUnavailable("ring_empty") from None
         except SignatureRejected as error:
-            raise CredentialRejected("minted_expired" if error.reason == "expired" else "minted_invalid") from error
+            raise CredentialRejected(_REASONS.get(error.reason, "minted_invalid")) from error
         try:
             return self._principal(claims, credential)
         except (KeyError, TypeError, ValueError):
             raise CredentialRejected("minted_invalid") from None
+
+    async def refreshed(self, credential: Credential) -> Principal:
+        """Verify once more, after another look at the keys: another replica may have begun with a new one.
+
+        Raises:
+            CredentialRejected: As `verify`.
+            VerifierUnavailable: Records cannot be asked now.
+        """
+        try:
+            await self.ring.refresh()
+        except DatabaseUnavailable:
+            raise StoreUnavailable("database_unavailable") from None
+        return self.verify(credential)
 
     def _principal(self, claims: Mapping[str, object], credential: Credential) -> Principal:
         now = self.clock()

@@ -12,7 +12,7 @@ from gateway.credentials.jwt_text import UnverifiedJwt, parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.errors import CredentialRejected
 from gateway.verify.claims import read_principal
-from gateway.verify.minted import MINTED, MintedTokens
+from gateway.verify.minted import KEY_UNKNOWN, MINTED, MintedTokens
 from gateway.verify.principal import Principal
 from gateway.verify.session import SessionRules, check_claims, check_class, check_signature, key_id
 from gateway.verify.signing_keys import WAIT_S, SigningKeys
@@ -57,7 +57,12 @@ class Verifier:
             VerifierUnavailable: Signing keys cannot be had now.
         """
         if credential.kind in MINTED:
-            return self._verify_minted(credential)
+            try:
+                return self._minted_tokens(credential).verify(credential)
+            except CredentialRejected as error:
+                if error.reason == KEY_UNKNOWN:
+                    return None
+                raise
         token = _readable(credential)
         key = self.keys.find_key(key_id(token, self._rules))
         if key is None:
@@ -77,6 +82,8 @@ class Verifier:
             CredentialRejected: Checked and bad.
             VerifierUnavailable: Signing keys cannot be had now.
         """
+        if credential.kind in MINTED:
+            return await self._minted_tokens(credential).refreshed(credential)
         token = _readable(credential)
         until = asyncio.get_running_loop().time() + WAIT_S
         key = await self.keys.fetch_key(key_id(token, self._rules))
@@ -89,12 +96,12 @@ class Verifier:
             check_signature(token, newer.public_key)
         return self._principal(token, credential.carrier)
 
-    def _verify_minted(self, credential: Credential) -> Principal:
+    def _minted_tokens(self, credential: Credential) -> MintedTokens:
         if credential.refusal is not None:
             raise CredentialRejected(credential.refusal)
         if self._minted is None:
             raise CredentialRejected("token-unknown")
-        return self._minted.verify(credential)
+        return self._minted
 
     def _principal(self, token: UnverifiedJwt, carrier: Carrier) -> Principal:
         claims = check_claims(token, self._rules, carrier, self._clock())

@@ -287,3 +287,24 @@ def test_system_token_written_where_its_digest_belongs_is_not_repeated(tmp_path:
     text = _with_system_tokens("name: a, sha256: [ags_secretsecret], networks: [10.0.0.0/8]")
 
     assert all("secretsecret" not in str(problem) for problem in problems_of(tmp_path, text))
+
+
+def test_a_life_is_a_duration_or_never(tmp_path: Path) -> None:
+    tokens = settings_of(tmp_path, f"{VALID}tokens: {{default_life: never, max_life: never}}\n").tokens
+
+    assert (tokens.default_life, tokens.max_life) == (None, None)
+    assert settings_of(tmp_path, VALID).tokens.max_life == 365 * 86400
+    assert keys_of(tmp_path, f"{VALID}tokens: {{max_life: always}}\n") == ["tokens.max_life"]
+
+
+@pytest.mark.parametrize("life", ["never", "366d"])
+def test_a_default_life_beyond_the_longest_is_refused(tmp_path: Path, life: str) -> None:
+    assert keys_of(tmp_path, f"{VALID}tokens: {{default_life: {life}}}\n") == ["tokens.default_life"]
+
+
+def test_a_shorter_longest_life_needs_no_default_written(tmp_path: Path) -> None:
+    assert settings_of(tmp_path, f"{VALID}tokens: {{max_life: 30d}}\n").tokens.max_life == 30 * 86400
+
+
+def test_a_scope_that_would_read_as_all_scopes_is_refused(tmp_path: Path) -> None:
+    assert keys_of(tmp_path, f"{VALID}tokens: {{scopes: [a, '*']}}\n") == ["tokens.scopes[1]"]

@@ -44,10 +44,22 @@ def test_a_public_listener_without_public_url_is_warned_of(tmp_path: Path) -> No
 def test_what_waits_for_a_later_release_is_warned_of(tmp_path: Path) -> None:
     text = VALID + (
         "redis: {url: redis://127.0.0.1}\nslack: {webhook_url: https://hooks.example.com}\n"
-        "tokens: {per_user: 3}\nprovisioning: {trial_days: 3}\n"
+        "tokens: {per_user: 3, agent_life: 2h}\nprovisioning: {trial_days: 3, first_api_token: false}\n"
     )
 
-    assert sorted(warned_of(tmp_path, text)) == ["provisioning.trial_days", "redis", "slack", "tokens"]
+    assert sorted(warned_of(tmp_path, text)) == ["provisioning.trial_days", "redis", "slack", "tokens.agent_life"]
+
+
+def test_a_scope_that_no_token_can_have_is_warned_of(tmp_path: Path) -> None:
+    row = "path: /**, auth: required, scopes: [reports:read, profile:write, typo]"
+    found = warned_of(tmp_path, _with_routes(row) + "tokens: {scopes: [reports:read]}\n")
+
+    assert list(found) == ["routes[0].scopes"]
+    assert found["routes[0].scopes"].startswith("typo:")
+
+
+def test_giving_a_built_in_scope_to_everybody_is_warned_of(tmp_path: Path) -> None:
+    assert list(warned_of(tmp_path, f"{VALID}tokens: {{scopes: [a, admin]}}\n")) == ["tokens.scopes[1]"]
 
 
 def test_a_route_behind_one_that_takes_everything_never_matches(tmp_path: Path) -> None:

@@ -245,4 +245,5 @@ def test_every_part_of_the_settings_is_taken_at_once(tmp_path: Path) -> None:
 
     waiting = {warning.key for warning in loaded.warnings}
     assert "workers" not in waiting
-    assert {"redis", "decisions", "flags", "slack", "posthog", "stripe", "tokens"} <= waiting
+    assert {"redis", "decisions", "flags", "slack", "posthog", "stripe", "tokens.agent_life"} <= waiting
+    assert "tokens" not in waiting

@@ -10,6 +10,7 @@ from config import grammar, values
 _PARSERS: list[Callable[[Any], object]] = [
     values.parse_duration,
     values.parse_tolerance,
+    values.parse_life,
     values.parse_size,
     values.parse_address,
     values.parse_network,

@@ -1,6 +1,5 @@
 """What is minted for whom, how long it is handed out again, and that it reads back as who it was minted for."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,8 @@ from gateway.identity.minting import Minter
 from gateway.verify.minted import AUDIENCE, MintedTokens
 from gateway.verify.principal import ClerkOrganization, Impersonator, Principal
 from provisioning.records import Role
-from tests.support.minted import claims_of
-from tests.support.rings import ring
+from tests.support.minted import claims_of, lone_ring
+from tests.support.rings import Clock
 
 WEBSOCKET, AGENT = CredentialKind.WEBSOCKET_TOKEN, CredentialKind.AGENT_TOKEN
 KINDS = pytest.mark.parametrize("kind", [WEBSOCKET, AGENT])
@@ -26,14 +25,8 @@ CARRIER = {WEBSOCKET: Carrier.QUERY, AGENT: Carrier.HEADER}
 WORD = st.text("abcdefghijklmnop:_-", min_size=1, max_size=12)
 
 
-class Clock:
-    """Time that a test moves. It starts at the real time, which the ring's library reads."""
-
-    def __init__(self) -> None:
-        self.now = float(int(time.time()))
-
-    def __call__(self) -> float:
-        return self.now
+CLOCK = Clock()
+RING = lone_ring(CLOCK)
 
 
 def principal(**changes: Any) -> Principal:
@@ -63,11 +56,11 @@ def caller(role: Role = Role.USER, **changes: Any) -> Caller:
 
 
 def minter(clock: Clock, entries: int = 100) -> Minter:
-    return Minter(ring(), ISSUER, websocket_life_s=600, agent_life_s=3600, entries=entries, clock=clock)
+    return Minter(RING, ISSUER, websocket_life_s=600, agent_life_s=3600, entries=entries, clock=clock)
 
 
 def read(kind: CredentialKind, token: str, clock: Clock) -> Principal:
-    return MintedTokens(ring(), ISSUER, (CLERK,), clock).verify(Credential(kind, CARRIER[kind], token))
+    return MintedTokens(RING, ISSUER, (CLERK,), clock).verify(Credential(kind, CARRIER[kind], token))
 
 
 @KINDS
@@ -88,7 +81,7 @@ def test_what_is_minted_reads_back_as_whom_it_was_minted_for(
     impersonator: Impersonator | None,
     slug: str | None,
 ) -> None:
-    clock = Clock()
+    clock = CLOCK
     organization = ClerkOrganization("org_2clerk", slug, role, permissions)
     facts: dict[str, Any] = {
         "organization": organization,
@@ -114,7 +107,7 @@ def test_what_is_minted_reads_back_as_whom_it_was_minted_for(
 
 @KINDS
 def test_token_is_handed_out_again_while_more_than_half_of_its_life_is_left(kind: CredentialKind) -> None:
-    clock = Clock()
+    clock = CLOCK
     mint, who = minter(clock), caller()
     life_s = {WEBSOCKET: 600, AGENT: 3600}[kind]
     first = mint.current(kind, who)
@@ -141,7 +134,7 @@ def test_token_is_handed_out_again_while_more_than_half_of_its_life_is_left(kind
     ],
 )
 def test_other_facts_get_another_token(change: dict[str, Any]) -> None:
-    mint = minter(Clock())
+    mint = minter(CLOCK)
 
     assert mint.current(WEBSOCKET, caller()) != mint.current(WEBSOCKET, caller(**change))
 
@@ -159,7 +152,7 @@ def test_other_facts_get_another_token(change: dict[str, Any]) -> None:
 )
 @KINDS
 def test_some_callers_get_nothing(kind: CredentialKind, facts: dict[str, Any]) -> None:
-    mint = minter(Clock())
+    mint = minter(CLOCK)
 
     assert mint.current(kind, caller(**facts)) is None
     assert mint.fresh(kind, caller(**facts)) is None
@@ -167,7 +160,7 @@ def test_some_callers_get_nothing(kind: CredentialKind, facts: dict[str, Any]) -
 
 @KINDS
 def test_api_token_with_the_scope_gets_tokens_with_its_scopes_its_id_and_no_longer_life(kind: CredentialKind) -> None:
-    clock = Clock()
+    clock = CLOCK
     facts: dict[str, Any] = {"kind": CredentialKind.API_TOKEN, "token_id": "atk_1", "session_id": None}
     scopes = ("reports:read", "tokens:mint")
 
@@ -182,7 +175,7 @@ def test_api_token_with_the_scope_gets_tokens_with_its_scopes_its_id_and_no_long
 
 
 def test_agent_token_says_user_whoever_it_is_for() -> None:
-    mint = minter(Clock())
+    mint = minter(CLOCK)
     minted = mint.current(AGENT, caller(Role.ADMIN))
 
     assert minted is not None
@@ -190,7 +183,7 @@ def test_agent_token_says_user_whoever_it_is_for() -> None:
 
 
 def test_memory_of_minted_tokens_is_bounded() -> None:
-    mint = minter(Clock(), entries=2)
+    mint = minter(CLOCK, entries=2)
     first = mint.current(WEBSOCKET, caller())
     for number in range(5):
         mint.current(WEBSOCKET, caller(session_id=f"sess_{number + 2}"))
@@ -199,7 +192,7 @@ def test_memory_of_minted_tokens_is_bounded() -> None:
 
 
 def test_tokens_show_in_no_representation() -> None:
-    minted = minter(Clock()).current(WEBSOCKET, caller())
+    minted = minter(CLOCK).current(WEBSOCKET, caller())
 
     assert minted is not None
     assert minted.token not in repr(minted)

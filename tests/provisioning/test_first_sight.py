@@ -9,8 +9,10 @@ import pytest
 from provisioning.database.pool import Database
 from provisioning.errors import OrganizationMissing
 from provisioning.first_sight import FirstSight
+from provisioning.new_tokens import FirstToken
 from provisioning.profile import Profile
 from provisioning.records import Subject
+from tests.support.tokens import RULES, SEALER, actions
 
 ALONE = Subject("user_alice")
 AT_ACME = Subject("user_alice", "org_acme", "acme", "member")
@@ -189,6 +191,52 @@ async def test_x05_a_hundred_concurrent_first_requests_make_one_user(sight: Firs
     assert await count(database, "users") == 1
     assert await count(database, "organizations") == 1
     assert await count(database, "memberships") == 1
+
+
+async def test_x05_a_hundred_concurrent_first_requests_make_one_first_token(database: Database) -> None:
+    sight = FirstSight(database, first_token=FirstToken(SEALER, RULES))
+    subjects = (ALONE, AT_ACME)
+    made = await asyncio.gather(*(sight.provision(subjects[n % 2], Profile("Alice")) for n in range(100)))
+
+    (creator,) = [one.standing for one in made if one.created]
+    assert await count(database, "api_tokens") == 1
+    assert await actions(database, creator.organization.id) == ["user.created", "api_token.created"]
+
+
+async def test_many_people_may_come_to_one_organization_at_once(database: Database) -> None:
+    sight = FirstSight(database, first_token=FirstToken(SEALER, RULES))
+    people = [Subject(f"user_{n}", "org_acme", "acme") for n in range(50)]
+    made = await asyncio.gather(*(sight.provision(subject, Profile()) for subject in people))
+
+    assert await count(database, "api_tokens") == 50
+    assert len(await actions(database, made[0].standing.organization.id)) == 100
+
+
+async def test_a_failure_at_the_last_row_leaves_no_token_and_no_user(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("ALTER TABLE audit_events ADD CONSTRAINT nothing CHECK (action = 'nothing')")
+
+    with pytest.raises(asyncpg.CheckViolationError):
+        await FirstSight(database, first_token=FirstToken(SEALER, RULES)).provision(ALONE, Profile("Alice"))
+
+    assert [await count(database, table) for table in ("users", "api_tokens", "audit_chains")] == [0, 0, 0]
+
+
+async def test_a_known_person_in_a_new_organization_gets_no_second_token(database: Database) -> None:
+    sight = FirstSight(database, first_token=FirstToken(SEALER, RULES))
+    await sight.provision(ALONE, Profile("Alice"))
+    await sight.provision(AT_ACME, Profile("Alice"))
+
+    assert await count(database, "api_tokens") == 1
+
+
+async def test_first_sight_with_a_token_takes_a_dozen_statements_at_most(database: Database) -> None:
+    statements: list[str] = []
+    async with database.connection() as connection:
+        connection.add_query_logger(lambda record: statements.append(record.query))  # it is lent again below
+    await FirstSight(database, first_token=FirstToken(SEALER, RULES)).provision(ALONE, Profile("Alice"))
+
+    assert 5 < len(statements) <= 12, statements
 
 
 async def test_x05_two_processes_make_one_user_and_no_error(database_url: str, database: Database) -> None:

@@ -1,15 +1,18 @@
 """Tokens the gateway mints: asked for as clients do, or signed by its own ring as an attacker could not."""
 
-import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import jwt
 import orjson
 
-from gateway.verify.minted import Ring
-from tests.support.clerk_keys import ISSUER, SESSION, SUBJECT
-from tests.support.gateway import ORIGIN, GatewayUnderTest, mint_token
+from provisioning.database.pool import Database
+from provisioning.key_ring import KeyRing
+from provisioning.ring_records import PURPOSE, KeyRow, RingRecords
+from provisioning.sealing import Sealer
+from provisioning.signing_key import new_key, private_bytes
+from tests.support.gateway import MASTER_KEY, ORIGIN, GatewayUnderTest, mint_token
+from tests.support.rings import RULES
 from tests.support.wire import Reply, bearer, request
 
 SYSTEM_TOKEN = "ags_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
@@ -51,9 +54,9 @@ async def ask_for_token(gateway: GatewayUnderTest, wish: Any = None, *lines: str
     return await gateway.ask(request(target, bearer(mint_token(**claims)), *given, method="POST", body=body))
 
 
-def ring_of(gateway: GatewayUnderTest) -> Ring:
+def ring_of(gateway: GatewayUnderTest) -> KeyRing:
     """The ring the gateway signs with."""
-    ring: Ring = gateway.reloader.current.parts._parts["key ring"].value
+    ring: KeyRing = gateway.reloader.current.parts._parts["key ring"].value
     return ring
 
 
@@ -69,20 +72,9 @@ def signed(gateway: GatewayUnderTest, base: str, **changes: Any) -> str:
     return ring_of(gateway).sign({name: value for name, value in claims.items() if value is not None})
 
 
-def minted_claims(**changes: Any) -> dict[str, Any]:
-    """Claims of a websocket token, valid for a minute."""
-    now = int(time.time())
-    return {
-        "iss": ORIGIN,
-        "aud": "websocket",
-        "sub": "usr_1",
-        "iat": now,
-        "exp": now + 60,
-        "jti": "one",
-        "token_use": "websocket_token",
-        "role": "USER",
-        "auth": "session",
-        "sid": SESSION,
-        "org": {"id": "org_1", "role": "member", "permissions": ["org:a:b"]},
-        "clerk": {"iss": ISSUER, "sub": SUBJECT, "org": "org_2clerk"},
-    } | changes
+def lone_ring(clock: Callable[[], float]) -> KeyRing:
+    """A ring of one key, adopted as if PostgreSQL had held it, for tests of what is signed."""
+    sealer, key = Sealer(MASTER_KEY, PURPOSE), new_key(0.0, 0.0)
+    ring = KeyRing(RingRecords(cast(Database, None), sealer), ORIGIN, RULES, clock=clock)
+    ring._adopt([KeyRow(key.kid, sealer.seal(private_bytes(key), key.kid), 0.0, 0.0)], strict=True)
+    return ring
