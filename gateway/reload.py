@@ -7,7 +7,7 @@ the rooms they began in; open websockets and streams go on.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
@@ -140,7 +140,11 @@ async def _leave(old: Composition) -> None:
     try:
         await old.pipeline.rooms.lease.over()
     finally:
-        await old.parts.release()
+        # The gateway's own end cancels this. Half a release would leave the rest open, so it goes on to its end.
+        release = asyncio.create_task(old.parts.release())
+        while not release.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(release)
 
 
 @asynccontextmanager
