@@ -77,6 +77,8 @@ def _clerk(settings: Settings) -> Iterator[Finding]:
 def _waiting(settings: Settings) -> Iterator[Finding]:
     for name in _WAITING_SECTIONS:
         section = getattr(settings, name)
+        if name == "redis" and settings.websocket.single_use:
+            continue
         if isinstance(section, Section) and section.model_fields_set:
             yield Finding((name,), _NOT_BUILT)
     for section_name, key in _WAITING_KEYS:
