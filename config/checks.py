@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from config.model import Clerk, Route, Settings, SystemToken, Tokens, Upstream
+from config.model import Clerk, Keys, Route, Settings, SystemToken, Tokens, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
 from config.values import Address, Network
@@ -37,6 +37,7 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
         _clerk(settings.clerk),
         _secrets(settings, for_serve=for_serve),
         _database(settings, for_serve=for_serve),
+        _keys(settings.keys),
         _tokens(settings.tokens),
         _proxies(settings.trusted_proxies),
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
@@ -175,6 +176,15 @@ def is_database_url(text: str) -> bool:
     scheme, _, rest = text.partition("://")
     hosts = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     return scheme in {"postgresql", "postgres"} and all(_DSN_HOST.fullmatch(host) for host in hosts.split(","))
+
+
+def _keys(keys: Keys) -> Iterator[Finding]:
+    if keys.publish_ahead > keys.rotate_every / 2:
+        yield Finding(
+            ("keys", "publish_ahead"), "is more than half of keys.rotate_every; publish each key for less time"
+        )
+    if keys.refresh_every > keys.publish_ahead / 2:
+        yield Finding(("keys", "refresh_every"), "is more than half of keys.publish_ahead; keys would be seen too late")
 
 
 def _tokens(tokens: Tokens) -> Iterator[Finding]:

@@ -129,6 +129,7 @@ class Upstream(Section):
     idle_timeout: Duration = 300.0
     max_connections: int = Field(default=512, ge=1)
     queue_timeout: Duration = 5.0
+    assertion: bool = True
 
 
 class Route(Section):
@@ -178,6 +179,14 @@ class Secrets(Section):
     """`master_key`: 32 characters or more; seals signing keys and one-time secrets."""
 
     master_key: SecretStr | None = None
+
+
+class Keys(Section):
+    """The key ring: what signs minted tokens and assertions."""
+
+    rotate_every: Duration = 30 * 86400.0
+    publish_ahead: Duration = 3600.0
+    refresh_every: Duration = 60.0
 
 
 class Tokens(Section):
@@ -317,6 +326,7 @@ class Settings(Section):
     cors: Cors = Cors()
     api: Api = Api()
     secrets: Secrets = Secrets()
+    keys: Keys = Keys()
     tokens: Tokens = Tokens()
     provisioning: Provisioning = Provisioning()
     cache: Cache = Cache()

@@ -33,7 +33,7 @@ class Answer:
         lines = [b"HTTP/1.1 %d %b" % (self.status, HTTPStatus(self.status).phrase.encode("ascii"))]
         lines += [b"%b: %b" % field for field in self.fields]
         lines.append(b"Date: " + date)
-        if self.status != 204:
+        if self.status not in (204, 304):
             lines.append(b"Content-Length: %d" % len(self.body))
         if close:
             lines.append(b"Connection: close")

@@ -31,6 +31,8 @@ app = cyclopts.App(
 
 tokens_app = cyclopts.App(name="tokens", help="API tokens of users, and system tokens, for operators.")
 app.command(tokens_app)
+keys_app = cyclopts.App(name="keys", help="The key ring: what signs minted tokens and assertions.")
+app.command(keys_app)
 
 ConfigFile = Annotated[
     Path | None,
@@ -234,7 +236,7 @@ def tokens_create(
     if user is None:
         return _failed("gateway tokens create: name the owner with --user, or write --system")
     wanted = commands.Wanted(name, user, organization, scope, life)
-    return _on_tokens("create", config, lambda settings: commands.create(settings, wanted, as_json=json))
+    return _run_and_show("tokens create", config, lambda settings: commands.create(settings, wanted, as_json=json))
 
 
 @tokens_app.command(name="list")
@@ -247,7 +249,7 @@ def tokens_list(
     """List a user's API tokens, with those that ended up to 30 days ago."""
     from gateway import token_commands as commands
 
-    return _on_tokens("list", config, lambda settings: commands.list_of(settings, user, as_json=json))
+    return _run_and_show("tokens list", config, lambda settings: commands.list_of(settings, user, as_json=json))
 
 
 @tokens_app.command(name="revoke")
@@ -260,10 +262,36 @@ def tokens_revoke(
     """End an API token for ever."""
     from gateway import token_commands as commands
 
-    return _on_tokens("revoke", config, lambda settings: commands.revoke(settings, token_id, as_json=json))
+    return _run_and_show("tokens revoke", config, lambda settings: commands.revoke(settings, token_id, as_json=json))
 
 
-def _on_tokens(command: str, config: Path | None, run: "Callable[[Settings], Printed]") -> int:
+@keys_app.command(name="list")
+def keys_list(*, config: ConfigFile = None, json: Json = False) -> int:
+    """List the signing keys, and whether they open under this master key."""
+    from gateway import key_commands as commands
+
+    return _run_and_show("keys list", config, lambda settings: commands.list_of(settings, as_json=json))
+
+
+@keys_app.command(name="rotate")
+def keys_rotate(
+    *,
+    now: Annotated[bool, Parameter(help="It signs at once, before everybody has seen it.", negative="")] = False,
+    discard: Annotated[
+        bool, Parameter(help="Delete all others, with the worth of what they signed: one leaked.", negative="")
+    ] = False,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> int:
+    """Make the next signing key out of turn; it signs after keys.publish_ahead."""
+    from gateway import key_commands as commands
+
+    return _run_and_show(
+        "keys rotate", config, lambda settings: commands.rotate(settings, now=now, discard=discard, as_json=json)
+    )
+
+
+def _run_and_show(command: str, config: Path | None, run: "Callable[[Settings], Printed]") -> int:
     from gateway.token_commands import CommandFailed, show
 
     settings = _settings(config)
@@ -272,7 +300,7 @@ def _on_tokens(command: str, config: Path | None, run: "Callable[[Settings], Pri
     try:
         show(run(settings))
     except CommandFailed as failed:
-        return _failed(f"gateway tokens {command}: {failed}")
+        return _failed(f"gateway {command}: {failed}")
     return 0
 
 

@@ -25,6 +25,7 @@ from gateway.api.pages import Pages
 from gateway.api.table import own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
+from gateway.identity.assertion import Assertions
 from gateway.listen.refusals import Refusals
 from gateway.live.registry import Registry
 from gateway.own_tokens import OwnTokens, own_tokens
@@ -126,7 +127,7 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     async with Parts.after(before.parts if before is not None else None) as parts:
         database = await _database(parts, settings, database_url)
-        own = await own_tokens(parts, settings, _master_key(settings), public_url, database)
+        own = await own_tokens(parts, settings, public_url, database)
         sources = await _sources(parts, settings, database, home, upstreams, own)
         if before is not None:
             sources.go_on(before.sources)
@@ -160,7 +161,7 @@ async def _sources(
 ) -> Sources:
     """Make or carry over whatever remembers, waits, or holds connections."""
     clerk, token_rules = settings.clerk, TokenRules.of(settings.tokens)
-    sealer = Sealer(_master_key(settings), ONE_TIME_SECRETS)
+    sealer, entries = Sealer(_master_key(settings), ONE_TIME_SECRETS), settings.cache.near_entries
 
     async def start_keys() -> SigningKeys:
         keys = SigningKeys(
@@ -182,20 +183,28 @@ async def _sources(
         sight = FirstSight(database, personal_organizations=rules.personal_organizations, first_token=first_token)
         return Arrivals(sight, clerk_api)
 
+    async def make_assertions() -> Assertions:
+        return Assertions(own.ring, asserted, entries)
+
     async def make_callers() -> Callers:
         verifier = Verifier(keys, SessionRules.of(clerk), time.time, own.verifier)
         return Callers(verifier, arrivals, settings.cache, ended=home.live.end)
 
+    asserted = frozenset(name for name, upstream in settings.upstreams.items() if upstream.assertion)
+    assertions = await parts.hold("assertions", (own.ring, asserted, entries), make_assertions)
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
     made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
     arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
     upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
-    # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since.
-    known_by = (keys, arrivals, clerk, settings.cache, own.ring)
+    # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since. And callers
+    # keep what was asserted of them.
+    known_by = (keys, arrivals, clerk, settings.cache, own.ring, assertions)
     callers = await parts.hold("callers", known_by, make_callers)
     tokens = Tokens(database, sealer, token_rules)
-    return Sources(keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses)
+    return Sources(
+        keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses, own.ring, assertions
+    )
 
 
 def _master_key(settings: Settings) -> str:
@@ -222,7 +231,7 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, ow
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
         endpoints=own_endpoints(
-            settings, Users(sources.database), Organizations(sources.database), own.minter, home.live
+            settings, Users(sources.database), Organizations(sources.database), own.ring, own.minter, home.live
         ),
         routes=RouteTable.compile(settings.routes),
         cookie_rules=CookieRules.of(key),
@@ -234,6 +243,7 @@ def _rooms(settings: Settings, public_url: str, home: Home, sources: Sources, ow
         replays=own.replays,
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=sources.upstreams,
+        assertions=sources.assertions,
         tunnels=home.tunnels,
         live=home.live,
         metrics=home.metrics,

@@ -5,16 +5,12 @@ from dataclasses import dataclass
 
 from config.model import Settings
 from gateway.identity.minting import Minter
+from gateway.identity.ring_settings import start_ring
 from gateway.parts import Parts
 from gateway.verify.minted import MintedTokens
 from gateway.verify.replay import MemoryReplayGuard, ReplayGuard, redis_guard
 from provisioning.database.pool import Database
 from provisioning.key_ring import KeyRing
-from provisioning.ring_records import PURPOSE, RingRecords
-from provisioning.sealing import Sealer
-from provisioning.signing_key import RotationRules
-
-_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +27,14 @@ class OwnTokens:
     replays: ReplayGuard | None
 
 
-async def own_tokens(
-    parts: Parts, settings: Settings, master_key: str, public_url: str, database: Database
-) -> OwnTokens:
+async def own_tokens(parts: Parts, settings: Settings, public_url: str, database: Database) -> OwnTokens:
     """Make these, or carry them over.
 
     Raises:
         KeysUnopened: The ring's keys do not open under this master key.
     """
     lives, entries = settings.tokens, settings.cache.near_entries
-    longest_s = max(lives.websocket_life, lives.agent_life)
     redis_url = settings.redis.url.get_secret_value() if settings.redis.url is not None else None
-
-    async def start_ring() -> KeyRing:
-        rules = RotationRules(rotate_every=30 * 24 * _HOUR_S, publish_ahead=_HOUR_S, keep_for=longest_s + _HOUR_S)
-        ring = KeyRing(RingRecords(database, Sealer(master_key, PURPOSE)), public_url, rules)
-        await ring.start()
-        return ring
 
     async def make_minter() -> Minter:
         return Minter(
@@ -57,7 +44,12 @@ async def own_tokens(
     async def make_guard() -> ReplayGuard:
         return MemoryReplayGuard(entries) if redis_url is None else await redis_guard(redis_url)
 
-    ring = await parts.hold("key ring", (database, public_url, master_key, longest_s), start_ring, KeyRing.close)
+    ring = await parts.hold(
+        "key ring",
+        (database, settings.secrets, settings.keys, lives.websocket_life, lives.agent_life, public_url),
+        lambda: start_ring(settings, database, public_url),
+        KeyRing.close,
+    )
     made_of = (ring, public_url, lives.websocket_life, lives.agent_life, entries)
     minter = await parts.hold("minter", made_of, make_minter)
     replays = None

@@ -34,6 +34,7 @@ from gateway.errors import (
     TargetInvalid,
     VerifierUnavailable,
 )
+from gateway.identity.assertion import Assertions
 from gateway.identity.header_set import ANONYMOUS_BLOCK
 from gateway.identity.request_head import request_head
 from gateway.identity.websocket import judge_departing, websocket_tokens_of, without_minted
@@ -84,6 +85,7 @@ class Rooms:
     replays: ReplayGuard | None
     own_origins: frozenset[bytes]
     upstreams: Mapping[str, Upstream]
+    assertions: Assertions
     tunnels: Tunnels
     live: Registry
     metrics: Metrics
@@ -243,10 +245,13 @@ class Pipeline:
         Raises:
             HandshakeMalformed: It asks for a websocket, but not as RFC 6455 has it.
             WebsocketVersionUnsupported: In another version.
+            StoreUnavailable: There is no key yet to sign the assertion with.
         """
-        arrived, rule, rooms = way.arrived, way.rule, self.rooms
+        arrived, rule, rooms, caller = way.arrived, way.rule, self.rooms, way.caller
         head, method, length = arrived.head, arrived.incoming.method, arrived.content_length
-        identity = way.caller.identity if way.caller is not None else ANONYMOUS_BLOCK
+        identity = ANONYMOUS_BLOCK
+        if caller is not None:
+            identity = caller.identity + rooms.assertions.line(caller, rule.upstream)
         handshake = None
         if head.upgrade is not None:
             handshake, arrived = judge_departing(arrived, rule, rooms.own_issuer)

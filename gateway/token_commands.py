@@ -93,7 +93,7 @@ def system_token(name: str, *, as_json: bool) -> Printed:
     token = new_system_token()
     digest = token.digest().hex()
     if as_json:
-        return Printed((_json({"name": name, "token": token.text, "sha256": digest}),))
+        return Printed((json_text({"name": name, "token": token.text, "sha256": digest}),))
     entry = json.dumps({"name": name, "sha256": [digest], "networks": ["127.0.0.1/32"]}, ensure_ascii=False)
     shown = ("For the settings, with the networks it may call from:", f"system_tokens: [{entry}]")
     return Printed((f"token: {token.text}", f"sha256: {digest}"), shown)
@@ -115,7 +115,7 @@ def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> Printed:
 
     made = _run(settings, ask)
     if as_json:
-        return Printed((_json({**facts(made.token), "token": made.text}),))
+        return Printed((json_text({**facts(made.token), "token": made.text}),))
     expires = _shown(made.token.expires_at) or "never"
     return Printed((made.text,), (f"{made.token.id} expires {expires}; its text is shown this once",))
 
@@ -132,7 +132,7 @@ def list_of(settings: Settings, user: str, *, as_json: bool) -> Printed:
 
     found = _run(settings, ask)
     if as_json:
-        return Printed((_json({"items": [facts(token) for token in found]}),))
+        return Printed((json_text({"items": [facts(token) for token in found]}),))
     return Printed(rows=(_HEADINGS, *(_cells(token) for token in found))) if found else Printed(err=("no API tokens",))
 
 
@@ -145,7 +145,7 @@ def revoke(settings: Settings, token_id: str, *, as_json: bool) -> Printed:
     origin = _operator()
     token = _run(settings, lambda _, tokens: tokens.revoke_any(token_id, origin))
     if as_json:
-        return Printed((_json(facts(token)),))
+        return Printed((json_text(facts(token)),))
     return Printed((f"{token.id} {_state(token)}",))
 
 
@@ -262,5 +262,6 @@ def _shown(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _json(document: Mapping[str, object]) -> str:
+def json_text(document: Mapping[str, object]) -> str:
+    """Write one JSON object for people and programs."""
     return json.dumps(document, ensure_ascii=False, indent=2)

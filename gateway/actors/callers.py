@@ -17,6 +17,7 @@ from config.model import Cache
 from gateway.actors.actor import Actor
 from gateway.credentials.kinds import Credential, CredentialKind
 from gateway.errors import CredentialRejected, OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
+from gateway.identity.assertion import Assertion
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
 from gateway.policy.routes import CompiledRoute
@@ -36,12 +37,14 @@ class Caller:
 
     Attributes:
         standing: What our records say, as read when the entry was made.
-        identity: The identity header block upstreams receive.
+        identity: The identity header block upstreams receive, but for the assertion.
+        assertions: The last one for each upstream; `identity/assertion.py` keeps it.
     """
 
     actor: Actor
     standing: Standing
     identity: bytes = field(repr=False)
+    assertions: dict[str, Assertion] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Ended(Protocol):

@@ -1,7 +1,7 @@
 """Shapes of what own endpoints answer: camelCase JSON, times in ISO 8601 UTC with Z. `openapi.py` publishes them."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
@@ -135,6 +135,24 @@ class WebsocketTokenWish(BaseModel):
         default=None, max_length=1024, pattern="^/[!-~]*$", description="The only path the token opens."
     )
     origin: str | None = Field(default=None, max_length=512, description="The only `Origin` that may bring it.")
+
+
+class KeyDocument(Document):
+    """One public key (RFC 7517, RFC 7518 §6.2)."""
+
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
+    x: str
+    y: str
+    kid: str
+    alg: Literal["ES256"]
+    use: Literal["sig"]
+
+
+class KeySetDocument(Document):
+    """Keys that sign now, did a while ago, or will soon."""
+
+    keys: list[KeyDocument]
 
 
 class ProblemDocument(Document):

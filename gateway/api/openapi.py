@@ -8,14 +8,17 @@ from pydantic.json_schema import models_json_schema
 from gateway import __version__
 from gateway.api.documents import (
     CurrentUserDocument,
+    KeySetDocument,
     OrganizationDocument,
     ProblemDocument,
     WebsocketTokenDocument,
     WebsocketTokenWish,
 )
 
+JWKS_PATH = "/.well-known/jwks.json"
 _DOCUMENTS = (
     CurrentUserDocument,
+    KeySetDocument,
     OrganizationDocument,
     ProblemDocument,
     WebsocketTokenDocument,
@@ -97,11 +100,23 @@ def openapi_document(prefix: str, *, organizations: bool = True) -> dict[str, An
         "operationId": "currentOrganization",
         "responses": {"200": _json("The organization.", _schema("OrganizationDocument")), **_PROBLEMS},
     }
+    key_set = {
+        "summary": "Public keys of what the gateway signs",
+        "description": "A JWK set (RFC 7517), open to all. Keep it as long as Cache-Control says.",
+        "operationId": "jwks",
+        "security": [],
+        "responses": {
+            "200": _json("The keys.", _schema("KeySetDocument")),
+            "304": {"description": "Unchanged since the answer whose ETag If-None-Match names."},
+            "503": _PROBLEMS["503"],
+        },
+    }
     paths = {
         "/users/current": {"get": current},
         f"{prefix}/users/current/settings": {"patch": settings},
         f"{prefix}/users/current/websocket-token": {"post": websocket_token},
     }
+    paths[JWKS_PATH] = {"get": key_set}
     if organizations:
         paths[f"{prefix}/organizations/current"] = {"get": organization}
     return {

@@ -23,12 +23,16 @@ def field_value(text: str) -> bytes:
     return encoded.strip(b" ") if len(encoded) <= VALUE_CAP else b""
 
 
+# The last of them is signed, and has rules of its own (`assertion.py`).
+_NAMES, _ASSERTION = IDENTITY_NAMES[:-1], IDENTITY_NAMES[-1]
+
+
 def _block(values: dict[bytes, str]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % (name, field_value(values.get(name, ""))) for name in IDENTITY_NAMES)
+    return b"".join(b"%b: %b\r\n" % (name, field_value(values.get(name, ""))) for name in _NAMES)
 
 
 def identity_block(actor: Actor) -> bytes:
-    """The whole set for one Actor, CRLF after each line; unknown values are empty."""
+    """The whole set for one Actor but the assertion, CRLF after each line; unknown values are empty."""
     principal = actor.principal
     scopes = "*" if principal.scopes is None else " ".join(principal.scopes)
     return _block(
@@ -47,5 +51,5 @@ def identity_block(actor: Actor) -> bytes:
     )
 
 
-ANONYMOUS_BLOCK = _block({})
+ANONYMOUS_BLOCK = _block({}) + _ASSERTION + b": \r\n"
 """The whole set with every value empty: what routes without a caller send."""

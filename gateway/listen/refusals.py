@@ -45,7 +45,9 @@ class Refusals:
         return answer_for(error, incoming.request_id, cors=cors or (), page=page)
 
     def with_cors(self, answer: Answer, arrived: Arrived) -> Answer:
-        """Let an allowed origin's script read an answer of ours."""
+        """Let an allowed origin's script read an answer of ours; what is for everybody says so itself."""
+        if any(name == b"Access-Control-Allow-Origin" for name, _ in answer.fields):
+            return answer
         cors = self._cors.fields(arrived.fields.lifted[slots.ORIGIN])
         return Answer(answer.status, (*answer.fields, *cors), answer.body, answer.close) if cors else answer
 

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.actors.callers import Callers
+from gateway.identity.assertion import Assertions
 from gateway.telemetry.metrics import gauge
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
@@ -19,6 +20,7 @@ from provisioning.arrivals import DURATION_BOUNDS_S, Arrivals, Tally
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
+from provisioning.key_ring import KeyRing
 from provisioning.token_uses import TokenUses
 from provisioning.tokens import Tokens
 
@@ -45,6 +47,8 @@ class Sources:
     tunnels: Tunnels
     tokens: Tokens
     token_uses: TokenUses
+    ring: KeyRing
+    assertions: Assertions
 
     def go_on(self, before: "Sources") -> None:
         """Go on with the counts of those whose place these take, and which may still count: nothing is lost."""

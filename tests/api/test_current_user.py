@@ -214,6 +214,7 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
         "/users/current/settings",
         "/users/current/websocket-token",
         "/organizations/current",
+        "/.well-known/jwks.json",
     }
 
 
@@ -249,6 +250,7 @@ async def test_prefix_goes_before_every_own_path_but_the_current_user(database_u
         "/gateway/users/current/settings",
         "/gateway/users/current/websocket-token",
         "/gateway/organizations/current",
+        "/.well-known/jwks.json",
     }
     assert seen == 0
     assert [received.target.decode() for received in gateway.upstream.received] == list(others)
