@@ -7,7 +7,7 @@ the rooms they began in; open websockets and streams go on.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -52,7 +52,7 @@ class Reloader:
         self.home = home
         self._own_database_url = own_database_url
         self._one_at_a_time = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], asyncio.Task[None]] = {}  # who closes old parts: what they wait for
         self._retired: list[Upstream] = []
 
     @property
@@ -120,31 +120,26 @@ class Reloader:
             if upstream not in kept:
                 upstream.retire()
                 self._retired.append(upstream)
-        leaving = asyncio.create_task(_leave(old))
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        over = asyncio.create_task(old.pipeline.rooms.lease.over())
+        leaving = asyncio.create_task(_leave(old, over))
+        self._leaving[leaving] = over
+        leaving.add_done_callback(self._leaving.pop)
 
     async def close(self) -> None:
         """Close everything, once nothing serves any more."""
         for upstream in (*self.retired, *self.current.sources.upstreams.values()):
             upstream.close()
-        leaving = tuple(self._leaving)
-        for task in leaving:
-            task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
+        # The wait is cut short, never the closing: it would leave the rest of the parts open.
+        for over in self._leaving.values():
+            over.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         await self.current.parts.release()
 
 
-async def _leave(old: Composition) -> None:
-    """Close what only the old composition held, as soon as nobody waits in its rooms."""
-    try:
-        await old.pipeline.rooms.lease.over()
-    finally:
-        # The gateway's own end cancels this. Half a release would leave the rest open, so it goes on to its end.
-        release = asyncio.create_task(old.parts.release())
-        while not release.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(release)
+async def _leave(old: Composition, over: asyncio.Task[None]) -> None:
+    """Close what only the old composition held, as soon as nobody waits in its rooms, or should no longer."""
+    await asyncio.wait({over})
+    await old.parts.release()
 
 
 @asynccontextmanager
