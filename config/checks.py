@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from config.grammar import BUILT_IN_SCOPES
-from config.model import Clerk, Keys, Route, Settings, Tokens, Upstream
+from config.model import Clerk, Keys, Route, Settings, SystemToken, Tokens, Upstream
 from config.problems import Finding
 from config.publishable_key import PublishableKey, parse_publishable_key
 from config.values import Address, Network
@@ -44,6 +44,7 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
         *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
         _scopes(settings),
+        _system_tokens(settings.system_tokens),
         _later(settings),
     )
     return tuple(found for group in groups for found in group)
@@ -278,6 +279,20 @@ def demands_of(route: Route) -> tuple[str, ...]:
     """Name the rules a route has beyond `auth`."""
     rules = ("scopes", "roles", "organization_roles", "permissions", "features", "plans", "reverification")
     return tuple(rule for rule in rules if getattr(route, rule))
+
+
+def _system_tokens(tokens: tuple[SystemToken, ...]) -> Iterator[Finding]:
+    """A system token acts for nobody, so where it may come from is the half of its protection that cannot leak."""
+    digests: set[str] = set()
+    for index, token in enumerate(tokens):
+        loc = ("system_tokens", index)
+        if not token.networks:
+            yield Finding((*loc, "networks"), "is empty; name the networks it may be used from, such as 10.0.0.0/8")
+        if any(token.name == other.name for other in tokens[:index]):
+            yield Finding((*loc, "name"), "is another token's already; logs could not tell them apart")
+        if not digests.isdisjoint(token.sha256):
+            yield Finding((*loc, "sha256"), "is another token's already; nobody could tell whose it is")
+        digests.update(token.sha256)
 
 
 def _later(settings: Settings) -> Iterator[Finding]:

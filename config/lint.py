@@ -20,7 +20,6 @@ _WAITING_KEYS: tuple[Loc, ...] = (
     ("provisioning", "trial_plan"),
     ("provisioning", "link_verified_email"),
 )
-_WAITING_KINDS = {"websocket_token", "agent_token", "system_token"}
 
 
 def lint(settings: Settings) -> tuple[Finding, ...]:
@@ -76,10 +75,10 @@ def _clerk(settings: Settings) -> Iterator[Finding]:
 
 
 def _waiting(settings: Settings) -> Iterator[Finding]:
-    if settings.system_tokens:
-        yield Finding(("system_tokens",), _NOT_BUILT)
     for name in _WAITING_SECTIONS:
         section = getattr(settings, name)
+        if name == "redis" and settings.websocket.single_use:
+            continue
         if isinstance(section, Section) and section.model_fields_set:
             yield Finding((name,), _NOT_BUILT)
     for section_name, key in _WAITING_KEYS:
@@ -88,8 +87,6 @@ def _waiting(settings: Settings) -> Iterator[Finding]:
     for index, route in enumerate(settings.routes):
         for key in sorted({"track", "shadow"} & route.model_fields_set):
             yield Finding(("routes", index, key), _NOT_BUILT)
-        if waiting := sorted(_WAITING_KINDS & set(route.accept)):
-            yield Finding(("routes", index, "accept"), f"{', '.join(waiting)}: not taken yet in this release")
 
 
 def _routes(routes: tuple[Route, ...]) -> Iterator[Finding]:

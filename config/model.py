@@ -21,7 +21,7 @@ from config.grammar import (
     WebUrl,
     WebUrls,
 )
-from config.values import Address, AnyNetwork, Duration, Life, ListenAddress, Size, Tolerance
+from config.values import Address, AnyNetwork, Digest, Duration, Life, ListenAddress, Size, Tolerance
 
 CredentialWord = Literal["session", "api_token", "websocket_token", "agent_token", "system_token"]
 RoleWord = Literal["USER", "ADMIN", "SYSTEM"]
@@ -226,6 +226,7 @@ class Websocket(Section):
     max_age: Duration | None = None
     idle_timeout: Duration | None = None
     max_per_principal: int | None = Field(default=None, ge=1)
+    single_use: bool = False
 
 
 class DeclaredFlag(Section):
@@ -291,8 +292,8 @@ class Bootstrap(Section):
 class SystemToken(Section):
     """A caller that is no user, known by the SHA-256 of its token (hex, current and previous)."""
 
-    name: str
-    sha256: tuple[str, ...]
+    name: str = Field(min_length=1, max_length=100)
+    sha256: tuple[Digest, ...] = Field(min_length=1, max_length=2)
     networks: tuple[AnyNetwork, ...]
 
 

@@ -125,6 +125,17 @@ def parse_network(value: object) -> Network:
     raise ValueError("write a network such as 10.0.0.0/8 or 127.0.0.1/32, with zeros after the prefix")
 
 
+def parse_digest(value: object) -> str:
+    """Read a SHA-256 in hex; the result is lower-case.
+
+    Raises:
+        ValueError: Not 64 hexadecimal digits. The text does not repeat the value: it may be the token itself.
+    """
+    if not isinstance(value, str) or re.fullmatch(r"[0-9A-Fa-f]{64}", value.strip()) is None:
+        raise ValueError("write the SHA-256 of the token as 64 hexadecimal digits, never the token itself")
+    return value.strip().lower()
+
+
 _TEXT = WithJsonSchema({"type": "string"})
 Duration = Annotated[
     float, BeforeValidator(parse_duration), WithJsonSchema({"type": ["string", "number"], "examples": ["10s", "5m"]})
@@ -143,4 +154,5 @@ Size = Annotated[
 ListenAddress = Annotated[
     Address, BeforeValidator(parse_address), WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8080"]})
 ]
+Digest = Annotated[str, BeforeValidator(parse_digest), _TEXT]
 AnyNetwork = Annotated[Network, BeforeValidator(parse_network), _TEXT]

@@ -24,6 +24,7 @@ from gateway.listen.aiohttp_lane import AiohttpLane
 from gateway.listen.fast_lane import FastLane
 from gateway.listen.listeners import Listeners
 from gateway.listen.sockets import Sockets, address_of, bind_both
+from gateway.live.registry import Registry
 from gateway.reload import Reloader, reloading
 from gateway.telemetry.admin import Watched, admin_application
 from gateway.telemetry.collectors import StateCollector
@@ -164,7 +165,7 @@ async def _compose(stack: AsyncExitStack, settings: Settings, listen: Address, d
         aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
     )
     tunnels = Tunnels(max_age_s=settings.websocket.max_age, idle_timeout_s=settings.websocket.idle_timeout)
-    home = Home(listen, session, tunnels, Metrics())
+    home = Home(listen, session, tunnels, Registry(), Metrics())
     composition = await compose(settings, database_url, home)
     reloader = Reloader(composition, home, database_url if settings.database.url is None else None)
     stack.push_async_callback(reloader.close)

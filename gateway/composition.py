@@ -20,13 +20,15 @@ from config.model import Upstream as UpstreamSettings
 from config.publishable_key import parse_publishable_key
 from config.values import Address
 from gateway.actors.callers import Callers
+from gateway.actors.system_tokens import SystemTokens
 from gateway.api.pages import Pages
 from gateway.api.table import Records, own_endpoints
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
 from gateway.identity.assertion import Assertions
-from gateway.identity.ring_settings import start_ring
 from gateway.listen.refusals import Refusals
+from gateway.live.registry import Registry
+from gateway.own_tokens import OwnTokens, own_tokens
 from gateway.parts import Lease, Parts
 from gateway.pipeline import Pipeline, Rooms
 from gateway.policy.cors import Cors
@@ -47,7 +49,6 @@ from provisioning.arrivals import Arrivals
 from provisioning.clerk_api import ClerkApi
 from provisioning.database.pool import Database
 from provisioning.first_sight import FirstSight
-from provisioning.key_ring import KeyRing
 from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
 from provisioning.organizations import Organizations
 from provisioning.sealing import Sealer
@@ -77,6 +78,7 @@ class Home:
     listen: Address
     session: aiohttp.ClientSession
     tunnels: Tunnels
+    live: Registry
     metrics: Metrics
 
 
@@ -126,34 +128,43 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
     }
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     async with Parts.after(before.parts if before is not None else None) as parts:
-        sources = await _sources(parts, settings, database_url, home, upstreams, public_url)
+        database = await _database(parts, settings, database_url)
+        own = await own_tokens(parts, settings, public_url, database)
+        sources = await _sources(parts, settings, database, home, upstreams, own)
         if before is not None:
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
                 raise ComposeFailed("no signing keys can be had from clerk.jwks_url")
-        rooms = _rooms(
-            settings, public_url, home, _records(sources, await _reporter_keys(parts, settings, home)), sources
-        )
+        records = _records(home, sources, own, await _reporter_keys(parts, settings, home))
+        rooms = _rooms(settings, public_url, home, records, sources, own)
         return Composition(settings, Pipeline(rooms), Refusals(rooms.cors, pages), tls, sources, parts, made_of)
 
 
-async def _sources(
-    parts: Parts,
-    settings: Settings,
-    database_url: str,
-    home: Home,
-    upstreams: Mapping[str, Upstream],
-    public_url: str,
-) -> Sources:
-    """Make or carry over whatever remembers, waits, or holds connections."""
-    clerk, config = settings.clerk, settings.database
-    sealer, token_rules = _sealer(settings), TokenRules.of(settings.tokens)
-    entries = settings.cache.near_entries
+async def _database(parts: Parts, settings: Settings, database_url: str) -> Database:
+    """Open the pool, or carry it over."""
+    config = settings.database
 
     async def open_database() -> Database:
         database = Database(database_url, pool_size=config.pool_size, acquire_timeout=config.acquire_timeout)
         await database.open()
         return database
+
+    return await parts.hold(
+        "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
+    )
+
+
+async def _sources(
+    parts: Parts,
+    settings: Settings,
+    database: Database,
+    home: Home,
+    upstreams: Mapping[str, Upstream],
+    own: OwnTokens,
+) -> Sources:
+    """Make or carry over whatever remembers, waits, or holds connections."""
+    clerk, token_rules = settings.clerk, TokenRules.of(settings.tokens)
+    sealer, entries = Sealer(_master_key(settings), ONE_TIME_SECRETS), settings.cache.near_entries
 
     async def start_keys() -> SigningKeys:
         keys = SigningKeys(
@@ -176,27 +187,17 @@ async def _sources(
         return Arrivals(sight, clerk_api)
 
     async def make_assertions() -> Assertions:
-        return Assertions(ring, asserted, entries)
+        return Assertions(own.ring, asserted, entries)
 
     async def make_callers() -> Callers:
-        verifier = Verifier(keys, SessionRules.of(clerk), time.time)
+        verifier = Verifier(keys, SessionRules.of(clerk), time.time, own.verifier)
         api_tokens = ApiTokens(tokens, token_rules.scopes, settings.cache)
-        callers = Callers(verifier, arrivals, settings.cache, api_tokens=api_tokens)
+        callers = Callers(verifier, arrivals, settings.cache, api_tokens=api_tokens, ended=home.live.end)
         callers.start()
         return callers
 
-    database = await parts.hold(
-        "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
-    )
-    lives = settings.tokens.websocket_life, settings.tokens.agent_life
-    ring = await parts.hold(
-        "key ring",
-        (database, settings.secrets, settings.keys, lives, public_url),
-        lambda: start_ring(settings, database, public_url),
-        KeyRing.close,
-    )
     asserted = frozenset(name for name, upstream in settings.upstreams.items() if upstream.assertion)
-    assertions = await parts.hold("assertions", (ring, asserted, entries), make_assertions)
+    assertions = await parts.hold("assertions", (own.ring, asserted, entries), make_assertions)
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
     clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
     made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
@@ -205,17 +206,17 @@ async def _sources(
     tokens = Tokens(database, sealer, token_rules)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since. And callers
     # keep what was asserted of them.
-    rules = (clerk, token_rules, settings.cache, assertions)
-    callers = await parts.hold("callers", (keys, arrivals, *rules), make_callers, Callers.close)
+    known_by = (keys, arrivals, clerk, token_rules, settings.cache, own.ring, assertions)
+    callers = await parts.hold("callers", known_by, make_callers, Callers.close)
     return Sources(
-        keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses, ring, assertions
+        keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses, own.ring, assertions
     )
 
 
-def _sealer(settings: Settings) -> Sealer:
+def _master_key(settings: Settings) -> str:
     if settings.secrets.master_key is None:
         raise ComposeFailed("secrets.master_key is missing")
-    return Sealer(settings.secrets.master_key.get_secret_value(), ONE_TIME_SECRETS)
+    return settings.secrets.master_key.get_secret_value()
 
 
 async def _start_upkeep(database: Database) -> TokenUpkeep:
@@ -239,7 +240,9 @@ async def _reporter_keys(parts: Parts, settings: Settings, home: Home) -> Report
     return await parts.hold("reporter keys", (url,), make, ReporterKeys.close)
 
 
-def _rooms(settings: Settings, public_url: str, home: Home, records: Records, sources: Sources) -> Rooms:
+def _rooms(
+    settings: Settings, public_url: str, home: Home, records: Records, sources: Sources, own: OwnTokens
+) -> Rooms:
     clerk = settings.clerk
     key = parse_publishable_key(clerk.publishable_key) if clerk.publishable_key is not None else None
     origins = settings.cors.origins if settings.cors.origins is not None else clerk.authorized_parties
@@ -252,21 +255,33 @@ def _rooms(settings: Settings, public_url: str, home: Home, records: Records, so
         callers=sources.callers,
         token_uses=sources.token_uses,
         cors=Cors(origins),
-        issuers=frozenset(clerk.issuer),
+        issuers=frozenset((*clerk.issuer, public_url)),
+        own_issuer=public_url,
+        system_tokens=SystemTokens(settings.system_tokens),
+        replays=own.replays,
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
         upstreams=sources.upstreams,
         assertions=sources.assertions,
         tunnels=home.tunnels,
+        live=home.live,
         metrics=home.metrics,
         clock=time.time,
         lease=Lease(),
     )
 
 
-def _records(sources: Sources, reporter_keys: ReporterKeys | None) -> Records:
+def _records(home: Home, sources: Sources, own: OwnTokens, reporter_keys: ReporterKeys | None) -> Records:
     database = sources.database
-    users, organizations, forget = Users(database), Organizations(database), sources.callers.forget_tokens
-    return Records(users, organizations, sources.tokens, forget, sources.ring, reporter_keys)
+
+    def forget_tokens(user_id: str, ended: str | None) -> None:
+        sources.callers.forget_tokens(user_id)
+        if ended is not None:  # of this person: a stranger's id ends nothing
+            home.live.end(user=user_id, token=ended)
+
+    users, organizations = Users(database), Organizations(database)
+    return Records(
+        users, organizations, sources.tokens, forget_tokens, own.ring, own.minter, home.live, reporter_keys
+    )
 
 
 def _ingredients(config: UpstreamSettings) -> object:

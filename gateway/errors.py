@@ -199,6 +199,12 @@ class RouteUnknown(GatewayError):
     code = "not_found"
 
 
+class ConnectionUnknown(GatewayError):
+    """No websocket of this caller has this id, in this process."""
+
+    code = "connection_unknown"
+
+
 # Who calls.
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gateway.actors.beliefs import Caller
 from gateway.actors.callers import Callers
+from gateway.actors.system_tokens import SystemTokens
 from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.find import find_credentials
@@ -22,7 +23,7 @@ from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive
 from gateway.edge.forwarded import ForwardingTrust
-from gateway.edge.handshake import Handshake, judge_handshake
+from gateway.edge.handshake import Handshake
 from gateway.errors import (
     CredentialConflict,
     CredentialMissing,
@@ -37,21 +38,26 @@ from gateway.errors import (
 from gateway.identity.assertion import Assertions
 from gateway.identity.header_set import ANONYMOUS_BLOCK
 from gateway.identity.request_head import request_head
+from gateway.identity.websocket import judge_departing, websocket_tokens_of, without_minted
+from gateway.live.registry import Registry
 from gateway.parts import Lease
 from gateway.policy.cors import Cors
 from gateway.policy.cross_site import check_cross_site
 from gateway.policy.decision import decide
 from gateway.policy.routes import Auth, CompiledRoute, RouteTable
+from gateway.policy.websocket_use import check_use
 from gateway.telemetry.metrics import Metrics
 from gateway.upstream.exchange import OutgoingRequest
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
 from gateway.verify.principal import Principal
+from gateway.verify.replay import ReplayGuard
 from provisioning.token_uses import TokenUses
 
 # Members of an Enum cost eight times a module's constant to read (CPython 3.11).
 _HEADER, _NO_AUTH = Carrier.HEADER, Auth.NONE
-_API_TOKEN = CredentialKind.API_TOKEN
+_API_TOKEN, _WEBSOCKET_TOKEN = CredentialKind.API_TOKEN, CredentialKind.WEBSOCKET_TOKEN
+_SYSTEM_TOKEN = CredentialKind.SYSTEM_TOKEN
 _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
@@ -61,7 +67,9 @@ class Rooms:
 
     Attributes:
         hosts: Host names served; empty serves any.
-        issuers: Exact `iss` of the sessions taken here.
+        issuers: Exact `iss` of the tokens taken here, ours among them.
+        own_issuer: `iss` of the tokens the gateway mints.
+        replays: Uses websocket tokens up; None: each may be used until it expires.
         own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
         token_uses: Told of API tokens in use; they are written elsewhere.
         clock: Unix seconds.
@@ -77,10 +85,14 @@ class Rooms:
     token_uses: TokenUses
     cors: Cors
     issuers: frozenset[str]
+    own_issuer: str
+    system_tokens: SystemTokens
+    replays: ReplayGuard | None
     own_origins: frozenset[bytes]
     upstreams: Mapping[str, Upstream]
     assertions: Assertions
     tunnels: Tunnels
+    live: Registry
     metrics: Metrics
     clock: Callable[[], float]
     lease: Lease
@@ -214,9 +226,10 @@ class Pipeline:
         way.credentials = self._presented(way)
         if not way.credentials:
             return self._pass(way, None)
-        if any(found.refusal is not None for found in way.credentials):
+        first = way.credentials[0]
+        if first.kind is _WEBSOCKET_TOKEN or any(found.refusal is not None for found in way.credentials):
             return False
-        caller = callers.known(way.credentials[0].digest)
+        caller = callers.known(first.digest)
         if caller is None:
             return False
         for lesser in way.credentials[1:]:
@@ -237,7 +250,7 @@ class Pipeline:
         """
         credentials = way.credentials
         try:
-            caller = await self.rooms.callers.resolve(credentials[0], way.rule)
+            caller = await self._resolve_first(way, credentials[0])
             if credentials[0].kind is _API_TOKEN and caller.actor.principal.token_id is not None:
                 # Here alone, and not where a token is known: none is known for longer than a use is noted once.
                 self.rooms.token_uses.note(caller.actor.principal.token_id, way.arrived.view.address)
@@ -247,6 +260,9 @@ class Pipeline:
                 except (CredentialRejected, VerifierUnavailable):
                     continue  # a lesser one that is stale or invalid is ignored
                 _check_same_person(caller.actor.principal, other)
+            binding = caller.actor.principal.binding
+            if self.rooms.replays is not None and binding is not None and credentials[0].kind is _WEBSOCKET_TOKEN:
+                await self.rooms.replays.use(binding.token, caller.actor.principal.expires_at)
         except GatewayError as error:
             outcome = "unavailable" if isinstance(error, VerifierUnavailable) else "denied"
             self.rooms.metrics.decided(credentials[0].kind, outcome, error.reason)
@@ -261,24 +277,39 @@ class Pipeline:
             WebsocketVersionUnsupported: In another version.
             StoreUnavailable: There is no key yet to sign the assertion with.
         """
-        arrived, rule, caller = way.arrived, way.rule, way.caller
+        arrived, rule, rooms, caller = way.arrived, way.rule, self.rooms, way.caller
         head, method, length = arrived.head, arrived.incoming.method, arrived.content_length
-        handshake = judge_handshake(arrived) if head.upgrade is not None else None
         identity, assertion = ANONYMOUS_BLOCK, b""
         if caller is not None:
-            identity, assertion = caller.identity, self.rooms.assertions.line(caller, rule.upstream)
+            identity, assertion = caller.identity, rooms.assertions.line(caller, rule.upstream)
+        handshake = None
+        if head.upgrade is not None:
+            handshake, arrived = judge_departing(arrived, rule, rooms.own_issuer)
+            if handshake is not None:
+                assertion += handshake.lines
+        elif rule.takes_websocket_tokens:
+            arrived = without_minted(arrived, rooms.own_issuer)
         upgrades = handshake is not None
-        data = request_head(arrived, rule, identity, assertion, length, self.rooms.issuers, upgrades=upgrades)
+        data = request_head(arrived, rule, identity, assertion, length, rooms.issuers, upgrades=upgrades)
         has_body = head.chunked or bool(length)
         return Departure(
             data,
             method == "HEAD",
             not has_body and method in _REPLAYABLE,
             has_body,
-            self.rooms.upstreams[rule.upstream],
+            rooms.upstreams[rule.upstream],
             self._cors_lines(way) if head.fields.lifted[slots.ORIGIN] is not None else b"",
             handshake,
         )
+
+    async def _resolve_first(self, way: Way, credential: Credential) -> Caller:
+        rooms, arrived = self.rooms, way.arrived
+        if credential.kind is _SYSTEM_TOKEN:
+            return rooms.system_tokens.resolve(credential, arrived.view.address)
+        caller = await rooms.callers.resolve(credential, way.rule)
+        if credential.kind is _WEBSOCKET_TOKEN:
+            check_use(caller.actor.principal, arrived.target.path, arrived.fields.lifted[slots.ORIGIN])
+        return caller
 
     def _direct_preflight(self, arrived: Arrived, requested: bytes) -> Way:
         """A browser asks before it sends; it brings no credential, and gets none of anybody's identity."""
@@ -308,6 +339,8 @@ class Pipeline:
             fields.all(slots.COOKIE),
             self.rooms.cookie_rules,
             self.rooms.clock(),
+            self.rooms.own_issuer,
+            websocket_tokens_of(way.arrived) if rule.takes_websocket_tokens else (),
         )
         if rule.auth is Auth.OPTIONAL:
             # A sign of a session elsewhere is not a credential: the browser of somebody signed out carries it too.
@@ -370,7 +403,7 @@ class Pipeline:
 def _lone_bearer(arrived: Arrived) -> bytes | None:
     """The digest of the ordinary API request's token: one `Bearer`, and nothing else that could be ours."""
     fields, seen = arrived.head.fields, arrived.incoming.seen
-    if fields.lifted[slots.API_KEY] is not None:
+    if fields.lifted[slots.API_KEY] is not None or arrived.head.upgrade is not None:
         return None
     if fields.lifted[slots.COOKIE] is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
         return None

@@ -61,6 +61,7 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.SecretTaken: Row(_S.GONE, "There is no secret to reveal: it was revealed already, or its time is over."),
     errors.SignatureInvalid: Row(_S.FORBIDDEN, "The signature of this message is missing or wrong."),
     errors.RouteUnknown: Row(_S.NOT_FOUND, "There is nothing here."),
+    errors.ConnectionUnknown: Row(_S.NOT_FOUND, "You have no open websocket of this id here; connect anew."),
     errors.CredentialMissing: Row(_S.UNAUTHORIZED, "Sign in, or send a credential.", challenge=""),
     errors.CredentialMalformed: Row(
         _S.BAD_REQUEST, "The credential fields of the request are malformed.", challenge="invalid_request"

@@ -74,6 +74,15 @@ class Arrivals:
             for standing, subject in zip(found, subjects, strict=True)
         ]
 
+    async def found(self, subject: Subject) -> Standing | None:
+        """Find the subject's standing without making anything; None when there is none.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be asked now.
+            OrganizationMissing: The personal organization is asked for, and those are off.
+        """
+        return await self._first_sight.find(subject.clerk_user_id, subject.clerk_organization_id)
+
     async def finish(self, wait_s: float) -> None:
         """Let what is under way come to its end, for `wait_s` at most; then end it."""
         await self._flights.landed(wait_s)

@@ -38,12 +38,12 @@ MAX_OVERLAP_S = 7 * 86400.0
 LISTED = 500  # far above any sensible `tokens.per_user`; ended ones come last
 _log = structlog.get_logger(__name__)
 
-_FIND = f"""
+_FOUND = f"""
     SELECT {API_TOKEN_COLUMNS}, t.digest AS token_digest, {STANDING_COLUMNS}
     FROM api_tokens t JOIN users u ON u.id = t.user_id JOIN organizations o ON o.id = t.organization_id
          LEFT JOIN memberships m ON m.user_id = t.user_id AND m.organization_id = t.organization_id
-    WHERE t.public_id = $1
 """  # noqa: S608 - column names of our own, here and below
+_FIND, _FIND_BY_ID = f"{_FOUND} WHERE t.public_id = $1", f"{_FOUND} WHERE t.id = $1"
 _LIST = f"""
     SELECT {API_TOKEN_COLUMNS} FROM api_tokens t
     WHERE t.user_id = $1 AND ($2::text IS NULL OR t.organization_id = $2)
@@ -127,6 +127,12 @@ class Tokens:
         """
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_FIND, public_id)
+        return found_token_of(row) if row else None
+
+    async def find_by_id(self, token_id: str) -> FoundToken | None:
+        """The same for a token known by its id, without its text: what was minted from it asks."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_FIND_BY_ID, token_id)
         return found_token_of(row) if row else None
 
     async def list_of(self, user_id: str, organization_id: str | None = None) -> tuple[ApiToken, ...]:

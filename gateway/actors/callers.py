@@ -21,18 +21,28 @@ from gateway.actors.beliefs import Caller, KnownCaller, Proof
 from gateway.actors.renewal import ROUND_S, Renewal
 from gateway.credentials.kinds import Credential, CredentialKind
 from gateway.edge.recent_heads import Seen
-from gateway.errors import OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
+from gateway.errors import CredentialRejected, OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
 from gateway.policy.routes import CompiledRoute
 from gateway.verify.api_tokens import ApiTokens, ProvenToken
+from gateway.verify.minted import check_standing
 from gateway.verify.principal import Principal
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
 from provisioning.errors import DatabaseUnavailable, OrganizationMissing
-from provisioning.records import Standing, Subject
+from provisioning.records import Role, Standing, Subject
 
-_API_TOKEN = CredentialKind.API_TOKEN
+_AGENT_TOKEN = CredentialKind.AGENT_TOKEN
+
+_API_TOKEN, _AGENT_TOKEN = CredentialKind.API_TOKEN, CredentialKind.AGENT_TOKEN
+
+
+class Ended(Protocol):
+    """Ends what a person has open (`live/registry.py`)."""
+
+    def __call__(self, *, user: str, organization: str | None = None) -> object:
+        """End it, in one organization or in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,7 @@ class Callers:
         api_tokens: ApiTokens | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        ended: Ended | None = None,
     ) -> None:
         """Take what callers are made of.
 
@@ -99,9 +110,11 @@ class Callers:
             api_tokens: Proves API tokens; None: every one of them is refused.
             clock: Unix seconds.
             monotonic: Seconds that are never set back.
+            ended: Told of people who may not call any more, as soon as that is seen.
         """
         self._verifier = verifier
         self._api_tokens = api_tokens
+        self._ended = ended
         self._keys = verifier.keys
         self._arrivals = arrivals
         self._settings = settings
@@ -227,17 +240,26 @@ class Callers:
         # Its records may be old, but a signature that was checked stays so.
         proof: Proof = old if old is not None and self._proves(old) else await self._verified(credential)
         check_pending(proof.principal, rule)
+        forgotten = self._forgotten
         subject = _subject_of(proof.principal)
-        standing, believed_until = await self._standing(subject)
+        standing, believed_until = await self._standing(proof.principal, subject)
+        check_standing(proof.principal, standing)
+        if proof.principal.token_id is not None and self._api_tokens is not None:
+            await self._api_tokens.check_parent(proof.principal)
         if old is not None and old is proof and old.caller.standing == standing:
             caller = old.caller
         else:
-            actor = actor_of(proof.principal, standing)
+            actor = self._actor(proof.principal, standing)
             caller = Caller(actor, standing, identity_block(actor))
         known = KnownCaller(proof, caller, subject, min(believed_until, proof.proven_until))
-        if known.believed_until > self._monotonic():
+        if known.believed_until <= self._monotonic():
+            return caller
+        if proof.principal.token_id is None:
             self._known.insert(digest, known)
             self.renewal.plan(known)
+        elif self._api_tokens is not None and forgotten == self._forgotten:  # nothing was revoked while we asked
+            self._known.insert(digest, known)
+            self._api_tokens.holdings.add(caller.actor.user_id, digest)
         return caller
 
     def forget_tokens(self, user_id: str) -> None:
@@ -259,7 +281,7 @@ class Callers:
         generation, forgotten = self._verifier.generation, api_tokens.generation
         proven = await api_tokens.verify(credential)
         self.look_ups.stale += proven.stale
-        actor = actor_of(proven.principal, proven.standing)
+        actor = self._actor(proven.principal, proven.standing)
         caller = Caller(actor, proven.standing, identity_block(actor))
         if forgotten == api_tokens.generation:  # else what was read is from before a revocation
             proof = _proof_of(proven, generation)
@@ -268,7 +290,7 @@ class Callers:
             api_tokens.holdings.add(actor.user_id, credential.digest)
         return caller
 
-    async def _standing(self, subject: Subject) -> tuple[Standing, float]:
+    async def _standing(self, principal: Principal, subject: Subject) -> tuple[Standing, float]:
         """What our records say, and until when (monotonic) that is believed.
 
         Fresh from memory, else from PostgreSQL, else, while that is down, from memory up to `cache.stale_if_error`.
@@ -279,7 +301,7 @@ class Callers:
         if remembered is not None and self._monotonic() - remembered.read_at < fresh_s:
             return remembered.standing, remembered.read_at + fresh_s
         try:
-            standing = await self._arrivals.standing(subject)
+            standing = await self._read(principal, subject)
         except OrganizationMissing:
             raise OrganizationRequired from None
         except DatabaseUnavailable as error:
@@ -289,6 +311,26 @@ class Callers:
             self.look_ups.stale += 1
             return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
         return standing, self._remember(subject, standing, self._monotonic())
+
+    async def _read(self, principal: Principal, subject: Subject) -> Standing:
+        """Ask PostgreSQL; what we minted makes nobody known, and brings no membership back."""
+        if principal.binding is None:
+            return await self._arrivals.standing(subject)
+        standing = await self._arrivals.found(subject)
+        if standing is None:
+            if self._ended is not None:
+                self._ended(user=principal.binding.user_id, organization=principal.binding.organization_id)
+            raise CredentialRejected("minted_parent_gone")
+        return standing
+
+    def _actor(self, principal: Principal, standing: Standing) -> Actor:
+        """Make the Actor; who may not call any more has nothing open any more."""
+        try:
+            return actor_of(principal, standing)
+        except (UserDeleted, UserDisabled):
+            if self._ended is not None:
+                self._ended(user=standing.user.id)
+            raise
 
     def _remember(self, subject: Subject, standing: Standing, read_at: float) -> float:
         """Remember what our records said at that moment; gives until when it is believed (monotonic)."""
@@ -333,7 +375,7 @@ def actor_of(principal: Principal, standing: Standing) -> Actor:
     organization = principal.organization
     return Actor(
         user_id=user.id,
-        role=user.role,
+        role=Role.USER if principal.kind is _AGENT_TOKEN else user.role,
         organization_id=standing.organization.id,
         organization_role=organization.role if organization is not None else standing.organization_role,
         organization_permissions=organization.permissions if organization is not None else (),

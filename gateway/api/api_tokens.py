@@ -117,7 +117,7 @@ class ApiTokenEndpoints:
     """
 
     tokens: Tokens
-    forget: Callable[[str], None]
+    forget: Callable[[str, str | None], None]
 
     async def list_all(self, call: Call) -> Answer:
         """List them without their secrets."""
@@ -145,7 +145,7 @@ class ApiTokenEndpoints:
     async def change(self, call: Call) -> Answer:
         """Give one another name or other scopes."""
         maker, token_id, body = maker_of(call), _token_id(call), await call.read_model(TokenChange)
-        with _translated(body.scopes or ()), self._forgetting(maker):
+        with _translated(body.scopes or ()), self._forgetting(maker, token_id if body.scopes is not None else None):
             token = await self.tokens.change(maker, token_id, name=body.name, scopes=body.scopes)
         return json_answer(200, ApiTokenDocument.of(token).plain())
 
@@ -167,17 +167,17 @@ class ApiTokenEndpoints:
     async def revoke(self, call: Call) -> Answer:
         """End one for ever."""
         maker, token_id = maker_of(call), _token_id(call)
-        with _translated(), self._forgetting(maker):
+        with _translated(), self._forgetting(maker, token_id):
             await self.tokens.revoke(maker, token_id)
         return Answer(204, (NO_STORE,))
 
     @contextmanager
-    def _forgetting(self, maker: Maker) -> Iterator[None]:
+    def _forgetting(self, maker: Maker, ended: str | None = None) -> Iterator[None]:
         """Forget also when the change failed or its client left: nobody knows then whether it was made."""
         try:
             yield
         finally:
-            self.forget(maker.user_id)
+            self.forget(maker.user_id, ended)
 
 
 def maker_of(call: Call) -> Maker:

@@ -6,12 +6,16 @@ from gateway.actors.beliefs import Caller
 from gateway.answer import Answer, json_answer
 from gateway.api.documents import CurrentUserDocument, OrganizationDocument
 from gateway.api.endpoints import Call
-from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted
+from gateway.credentials.kinds import CredentialKind
+from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted, VerifierUnavailable
+from gateway.identity.minting import Minted, Minter
 from provisioning.errors import DatabaseUnavailable, SettingsInvalid, SettingsTooLarge, UserMissing
 from provisioning.organizations import Organizations
 from provisioning.records import ApiToken, Standing, User
 from provisioning.tokens import Tokens
 from provisioning.users import Users
+
+_MINTED = (CredentialKind.WEBSOCKET_TOKEN, CredentialKind.AGENT_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class CurrentUser:
     users: Users
     organizations: Organizations
     tokens: Tokens
+    minter: Minter
 
     async def show(self, call: Call) -> Answer:
         """Tell the caller who they are; from memory, without what is not remembered, while PostgreSQL is away."""
@@ -28,7 +33,10 @@ class CurrentUser:
         user, standings, tokens = await self._records(caller)
         current = OrganizationDocument.of(caller.standing, caller.actor.organization_role)
         others = [OrganizationDocument.of(standing) for standing in standings if standing.organization.id != current.id]
-        return json_answer(200, CurrentUserDocument.of(user, current, [current, *others], tokens).plain())
+        websocket, agent = (self._minted(kind, caller) for kind in _MINTED)
+        return json_answer(
+            200, CurrentUserDocument.of(user, current, [current, *others], tokens, websocket, agent).plain()
+        )
 
     async def merge_settings(self, call: Call) -> Answer:
         """Lay an object over the caller's settings, first level only; null deletes a key."""
@@ -56,6 +64,12 @@ class CurrentUser:
             organization = None
         standing = caller.standing if organization is None else replace(caller.standing, organization=organization)
         return json_answer(200, OrganizationDocument.of(standing, caller.actor.organization_role).plain())
+
+    def _minted(self, kind: CredentialKind, caller: Caller) -> Minted | None:
+        try:
+            return self.minter.current(kind, caller)
+        except VerifierUnavailable:
+            return None  # who the caller is can be told without
 
     async def _records(self, caller: Caller) -> tuple[User, tuple[Standing, ...], tuple[ApiToken, ...]]:
         actor = caller.actor

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
+from gateway.identity.minting import Minted
 from provisioning.new_tokens import MadeToken
 from provisioning.records import ApiToken, Role, Standing, User
 
@@ -16,6 +17,11 @@ def _with_z(moment: datetime) -> str:
 
 
 Moment = Annotated[datetime, PlainSerializer(_with_z, return_type=str)]
+
+
+def moment_of(seconds: float) -> datetime:
+    """Unix seconds as a moment."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 class Document(BaseModel):
@@ -125,10 +131,10 @@ class CurrentUserDocument(Document):
     updated_at: Moment
     subscription: None = None
     feature_flags: dict[str, Any] = {}
-    websocket_token: None = None
-    websocket_token_expires_at: None = None
-    agent_token: None = None
-    agent_token_expires_at: None = None
+    websocket_token: str | None = Field(default=None, description="Opens websockets; null: none for this credential.")
+    websocket_token_expires_at: Moment | None = None
+    agent_token: str | None = Field(default=None, description="For programs that act as the caller; null likewise.")
+    agent_token_expires_at: Moment | None = None
     api_tokens: list[ApiTokenDocument]
 
     @classmethod
@@ -138,8 +144,10 @@ class CurrentUserDocument(Document):
         current: OrganizationDocument,
         organizations: list[OrganizationDocument],
         api_tokens: Iterable[ApiToken] = (),
+        websocket: Minted | None = None,
+        agent: Minted | None = None,
     ) -> "CurrentUserDocument":
-        """Show a user."""
+        """Show a user, with the tokens minted for this caller."""
         return cls(
             id=user.id,
             clerk_id=user.clerk_id,
@@ -150,6 +158,10 @@ class CurrentUserDocument(Document):
             settings=dict(user.settings),
             organization=current,
             organizations=organizations,
+            websocket_token=websocket.token if websocket is not None else None,
+            websocket_token_expires_at=moment_of(websocket.expires_at) if websocket is not None else None,
+            agent_token=agent.token if agent is not None else None,
+            agent_token_expires_at=moment_of(agent.expires_at) if agent is not None else None,
             created_at=user.created_at,
             updated_at=user.updated_at,
             api_tokens=[ApiTokenDocument.of(token) for token in api_tokens],
@@ -161,6 +173,36 @@ class FaultDocument(Document):
 
     pointer: str = Field(description="JSON Pointer (RFC 6901).")
     detail: str
+
+
+class WebsocketTokenDocument(Document):
+    """A websocket token."""
+
+    token: str
+    expires_at: Moment
+
+    @classmethod
+    def of(cls, minted: Minted) -> "WebsocketTokenDocument":
+        """Show a token."""
+        return cls(token=minted.token, expires_at=moment_of(minted.expires_at))
+
+
+class WebsocketTokenWish(BaseModel):
+    """What a websocket token shall be for; all of it may be left out."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True)
+
+    connection_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="`X-Actor-Connection-Id` of an open websocket, or the `jti` of the token it was opened with: "
+        "it lives on as if it had been opened with the new token.",
+    )
+    path: str | None = Field(
+        default=None, max_length=1024, pattern="^/[!-~]*$", description="The only path the token opens."
+    )
+    origin: str | None = Field(default=None, max_length=512, description="The only `Origin` that may bring it.")
 
 
 class KeyDocument(Document):

@@ -45,7 +45,7 @@ class LeakedTokens:
 
     tokens: Tokens
     keys: ReporterKeys
-    forget: Callable[[str], None]
+    forget: Callable[[str, str | None], None]
     system_tokens: Mapping[str, str]
 
     async def report(self, call: Call) -> Answer:
@@ -96,7 +96,7 @@ class LeakedTokens:
             raise StoreUnavailable("database_unavailable") from error
         if ended is None:
             return False
-        self.forget(ended.user_id)
+        self.forget(ended.user_id, ended.id)
         _log.warning("API token leaked", token_id=ended.id, user_id=ended.user_id)
         return True
 

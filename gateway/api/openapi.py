@@ -15,6 +15,8 @@ from gateway.api.documents import (
     NewApiTokenDocument,
     OrganizationDocument,
     ProblemDocument,
+    WebsocketTokenDocument,
+    WebsocketTokenWish,
 )
 
 _DOCUMENTS = (
@@ -25,9 +27,10 @@ _DOCUMENTS = (
     NewApiTokenDocument,
     KeySetDocument,
     ProblemDocument,
+    WebsocketTokenDocument,
 )
 JWKS_PATH = "/.well-known/jwks.json"
-_BODIES = (NewToken, TokenChange, Rotation)
+_BODIES = (NewToken, TokenChange, Rotation, WebsocketTokenWish)
 _SECURITY = {
     "session": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "sessionCookie": {"type": "apiKey", "in": "cookie", "name": "__session"},
@@ -187,7 +190,12 @@ def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = F
         organizations: The setting `api.organizations`.
         leaks: Whether reports of leaked tokens are taken.
     """
-    paths = _current_user(prefix) | _api_tokens(prefix) | (_leaked_tokens(prefix) if leaks else {})
+    paths = (
+        _current_user(prefix)
+        | _websocket_token(prefix)
+        | _api_tokens(prefix)
+        | (_leaked_tokens(prefix) if leaks else {})
+    )
     paths[JWKS_PATH] = {"get": _key_set()}
     if organizations:
         answer = {"200": _json("The organization.", _schema("OrganizationDocument"))}
@@ -200,6 +208,21 @@ def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = F
         "components": {"schemas": _schemas(), "securitySchemes": _SECURITY},
         "security": [{name: []} for name in _SECURITY],
     }
+
+
+def _websocket_token(prefix: str) -> dict[str, Any]:
+    create = _operation(
+        "A token to open a websocket with, or for an open one to live on",
+        "createWebsocketToken",
+        {
+            "201": _json("The token.", _schema("WebsocketTokenDocument")),
+            "404": _problem("The caller has no open websocket of this id in the process that answers."),
+        },
+        description="API tokens need the scope `tokens:mint`. The body may be left out.",
+        body=_schema("WebsocketTokenWish"),
+        optional_body=True,
+    )
+    return {f"{prefix}/users/current/websocket-token": {"post": create}}
 
 
 def _key_set() -> dict[str, Any]:

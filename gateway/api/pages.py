@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 import jinja2
 
+from gateway.credentials.websocket import names_issuer, without_token_in_url
 from gateway.problems import PageRenderer, Row
 
 
@@ -16,6 +17,7 @@ class Pages:
             loader=jinja2.PackageLoader("gateway", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
         )
         self._template = environment.get_template("problem.html")
+        self._issuer = public_url
         self._public_url = public_url.rstrip("/")
         self._sign_in_url = sign_in_url
 
@@ -35,5 +37,7 @@ class Pages:
     def _sign_in_link(self, target: bytes) -> str | None:
         if self._sign_in_url is None:
             return None
+        # Another party's page gets this address to come back to: no token of ours goes along.
+        target = without_token_in_url(target, lambda token: names_issuer(token, self._issuer))
         back = quote(self._public_url + target.decode("latin-1"), safe="")
         return f"{self._sign_in_url}{'&' if '?' in self._sign_in_url else '?'}redirect_url={back}"

@@ -10,7 +10,10 @@ from gateway.api.current_user import CurrentUser
 from gateway.api.endpoints import Call, Endpoint, Endpoints
 from gateway.api.leaked_tokens import LeakedTokens
 from gateway.api.openapi import JWKS_PATH, openapi_document
+from gateway.api.websocket_tokens import WebsocketTokens
 from gateway.api.well_known import WellKnown, max_age_of
+from gateway.identity.minting import MINT_SCOPE, Minter
+from gateway.live.registry import Registry
 from gateway.policy.routes import CompiledRoute, RouteTable
 from gateway.verify.reporter_keys import ReporterKeys
 from provisioning.key_ring import KeyRing
@@ -24,23 +27,27 @@ class Records:
     """What own endpoints ask and change.
 
     Attributes:
-        forget_tokens: Drops what this process remembers of a person's API tokens.
+        forget_tokens: Drops what this process remembers of a person's API tokens, and ends what is open with the one
+            that is named.
         ring: What the gateway signs with.
+        live: What is open, by whom.
         reporter_keys: Of whoever reports leaked tokens; None: nobody does.
     """
 
     users: Users
     organizations: Organizations
     tokens: Tokens
-    forget_tokens: Callable[[str], None]
+    forget_tokens: Callable[[str, str | None], None]
     ring: KeyRing
+    minter: Minter
+    live: Registry
     reporter_keys: ReporterKeys | None = None
 
 
 def own_endpoints(settings: Settings, records: Records) -> Endpoints:
     """Build the table; `api.prefix` goes before every path but `/users/current` and `/.well-known/jwks.json`."""
     prefix = settings.api.prefix
-    current_user = CurrentUser(records.users, records.organizations, records.tokens)
+    current_user = CurrentUser(records.users, records.organizations, records.tokens, records.minter)
     well_known = WellKnown(records.ring, max_age_of(settings.keys.publish_ahead))
     document = openapi_document(
         prefix, organizations=settings.api.organizations, leaks=records.reporter_keys is not None
@@ -56,6 +63,12 @@ def own_endpoints(settings: Settings, records: Records) -> Endpoints:
             f"{prefix}/users/current/settings",
             _rule("/users/current/settings", scopes=("profile:write",)),
             current_user.merge_settings,
+        ),
+        Endpoint(
+            "POST",
+            f"{prefix}/users/current/websocket-token",
+            _rule("/users/current/websocket-token", scopes=(MINT_SCOPE,)),
+            WebsocketTokens(records.minter, records.live).create,
         ),
         Endpoint("GET", f"{prefix}/openapi.json", _rule("/openapi.json", auth="none"), openapi),
         *_api_tokens(prefix, records),

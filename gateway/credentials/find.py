@@ -1,6 +1,7 @@
 """Find and classify what the client presented, by shape alone; nothing here is proven.
 
-Precedence: Bearer, then X-API-Key, then cookie. Duplicate fields are the caller's to refuse; several Cookie fields are
+Precedence: Bearer, then X-API-Key, then a websocket token (`websocket.py`), then cookie: what a program chose to send
+comes before what a browser attaches by itself. Duplicate fields are the caller's to refuse; several Cookie fields are
 one list.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Collection, Sequence
 from gateway.credentials.jwt_text import MAX_TOKEN_CHARS, parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.credentials.session_cookie import CookieRules, find_session_cookie
+from gateway.credentials.websocket import names_issuer
 from gateway.errors import CredentialMalformed, CredentialRejected
 
 _BLANKS = b" \t"
@@ -19,10 +21,18 @@ _BEARER = re.compile(rb"bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
 # token68 of RFC 9110 §11.2, but `=` anywhere: padding inside a token is for the decoder to refuse.
 _TOKEN68 = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 _API_TOKEN, _SYSTEM_TOKEN = b"agt_", b"ags_"
+AUDIENCES = {"websocket": CredentialKind.WEBSOCKET_TOKEN, "agent": CredentialKind.AGENT_TOKEN}
+"""Kinds of token the gateway mints, by their `aud`."""
 
 
 def find_credentials(
-    authorization: bytes | None, api_key: bytes | None, cookies: Sequence[bytes], rules: CookieRules, now: float
+    authorization: bytes | None,
+    api_key: bytes | None,
+    cookies: Sequence[bytes],
+    rules: CookieRules,
+    now: float,
+    own_issuer: str = "",
+    websocket: Sequence[Credential] = (),
 ) -> tuple[Credential, ...]:
     """Find every credential of ours, the one that counts first.
 
@@ -32,6 +42,8 @@ def find_credentials(
         cookies: All Cookie field values, in order.
         rules: Of the Clerk instance.
         now: Unix seconds.
+        own_issuer: `iss` of the tokens the gateway mints; empty: it mints none.
+        websocket: What `websocket.py` found, on a handshake that may carry it.
 
     Returns:
         Credentials in order of precedence; empty when nothing of ours was presented. A token over 16 KiB
@@ -42,9 +54,10 @@ def find_credentials(
     """
     found = []
     if authorization is not None and authorization_is_ours(authorization):
-        found.append(_classified(_bearer_token(authorization.strip(_BLANKS))))
+        found.append(_classified(_bearer_token(authorization.strip(_BLANKS)), own_issuer))
     if api_key is not None and api_key_is_ours(api_key):
-        found.append(_classified(api_key.strip(_BLANKS)))
+        found.append(_classified(api_key.strip(_BLANKS), own_issuer))
+    found += websocket
     if cookies:
         cookie = find_session_cookie(cookies, rules, now)
         if cookie is not None:
@@ -103,7 +116,7 @@ def _bearer_token(value: bytes) -> bytes:
     return value[scheme.end() + 1 :]
 
 
-def _classified(token: bytes) -> Credential:
+def _classified(token: bytes, own_issuer: str) -> Credential:
     """Say by its shape what a token is; a shape we do not know is a session that verification refuses.
 
     Raises:
@@ -114,8 +127,19 @@ def _classified(token: bytes) -> Credential:
         kind = CredentialKind.API_TOKEN
     elif token.startswith(_SYSTEM_TOKEN):
         kind = CredentialKind.SYSTEM_TOKEN
+    elif own_issuer and names_issuer(token, own_issuer):
+        kind = _minted_kind(token)
     if len(token) > MAX_TOKEN_CHARS:
         return Credential(kind, Carrier.HEADER, "", "token-too-long")
     if _TOKEN68.fullmatch(token) is None:
         raise CredentialMalformed("authorization-malformed")
     return Credential(kind, Carrier.HEADER, token.decode("ascii"))
+
+
+def _minted_kind(token: bytes) -> CredentialKind:
+    """Say by its `aud` which kind a token of ours claims to be; an assertion for an upstream is no credential.
+
+    A session is what it then counts as, and no session is signed as our tokens are.
+    """
+    audience = parse_jwt(token.decode("latin-1")).payload.get("aud")
+    return AUDIENCES.get(audience, CredentialKind.SESSION) if isinstance(audience, str) else CredentialKind.SESSION

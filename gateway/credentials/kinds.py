@@ -22,6 +22,8 @@ class Carrier(StrEnum):
 
     HEADER = "header"
     COOKIE = "cookie"
+    QUERY = "query"
+    SUBPROTOCOL = "subprotocol"
 
     __hash__ = str.__hash__
 
@@ -57,4 +59,9 @@ def digest_of(carrier: Carrier, token: bytes) -> bytes:
     return sha256(_PREFIXES[carrier] + token).digest()
 
 
-_PREFIXES = {Carrier.HEADER: b"", Carrier.COOKIE: b"cookie\0"}  # no token holds a NUL
+_PREFIXES = {  # no token holds a NUL
+    Carrier.HEADER: b"",
+    Carrier.COOKIE: b"cookie\0",
+    Carrier.QUERY: b"query\0",
+    Carrier.SUBPROTOCOL: b"subprotocol\0",
+}

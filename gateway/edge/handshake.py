@@ -29,11 +29,19 @@ class Handshake:
         accept: The only right Sec-WebSocket-Accept.
         protocols: Subprotocols the client offers, as spelled.
         extensions: Names of extensions the client offers, lower-cased.
+        fallback: Subprotocol to agree on when the upstream names none: the mark of a token pair that was offered and
+            taken out, if nothing else was offered. Browsers and npm's `ws` fail a handshake whose offer nobody answers
+            (WHATWG WebSockets, "establish a WebSocket connection").
+        connection_id: Names the websocket: to the upstream, to the client in the 101, and to whoever renews it.
+        lines: Field lines that tell it, each with its CRLF.
     """
 
     accept: bytes
     protocols: frozenset[bytes]
     extensions: frozenset[bytes]
+    fallback: bytes | None = None
+    connection_id: str = ""
+    lines: bytes = b""
 
 
 def judge_handshake(arrived: Arrived) -> Handshake | None:

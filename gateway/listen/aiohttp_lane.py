@@ -21,6 +21,7 @@ from gateway.listen.aiohttp_connection import LaneConnection
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.listen.written import Wake, Written
+from gateway.live.registry import Live
 from gateway.pipeline import Departure, Pipeline, Way
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
@@ -148,7 +149,11 @@ class AiohttpLane:
             changed=wake.set,
         )
         self._relays.add(relay)
-        exchange = self._exchange(request, way, departure, relay)
+        live = None
+        if departure.handshake is not None and way.caller is not None:
+            # Before the upstream is asked: what is revoked meanwhile must not open.
+            live = self._pipeline.rooms.live.enter(way.caller.actor, departure.handshake.connection_id)
+        exchange = self._exchange(request, way, departure, relay, live)
         pump: asyncio.Task[None] | None = None
         try:
             exchange.start()
@@ -163,12 +168,16 @@ class AiohttpLane:
         finally:
             self._relays.discard(relay)
             exchange.abort()
+            if live is not None and live.under_way:
+                live.leave()
             if pump is not None:
                 pump.cancel()
         self._metrics.upstream_durations.observe(departure.upstream.name, time.perf_counter() - started)
         return relay.status, self._concluded(relay, departure)
 
-    def _exchange(self, request: web.BaseRequest, way: Way, departure: Departure, relay: Relay) -> Exchange:
+    def _exchange(
+        self, request: web.BaseRequest, way: Way, departure: Departure, relay: Relay, live: Live | None
+    ) -> Exchange:
         """One exchange; for a websocket handshake one that takes this connection along when the upstream switches."""
         upstream, handshake = departure.upstream, departure.handshake
         if handshake is None:
@@ -181,6 +190,8 @@ class AiohttpLane:
                 return
             tunnel = self._pipeline.rooms.tunnels.begin(way.rule.name, upstream, client, upstream_transport)
             tunnel.start(head, early, rest)
+            if live is not None:
+                live.attach(tunnel)
             relay.switched()
 
         return Upgrade(upstream, departure, relay, handshake, switched)

@@ -41,6 +41,7 @@ class CompiledRoute:
         plans: Any one of them, as Clerk's `has()` asks.
         scopes: All of them, in the settings' order.
         strip_prefix: Leading path that does not go up; None for none.
+        takes_websocket_tokens: A handshake may carry one where browsers can: `?token=` and the subprotocol pair.
         authorization_may_pass: An Authorization field can go up: a credential of ours because the route forwards it, or
             the application's own scheme because the route is not `required`.
         demands_nothing: No rule to judge beyond who calls: any accepted, active credential passes.
@@ -70,6 +71,7 @@ class CompiledRoute:
     encoded_percent_allowed: bool
     demands_nothing: bool
     authorization_may_pass: bool
+    takes_websocket_tokens: bool
 
     def takes(self, method: str, host: str) -> bool:
         """Whether method and host are among those of the row."""
@@ -205,6 +207,7 @@ def _compile_route(index: int, route: Route) -> CompiledRoute:
         encoded_percent_allowed="percent" in route.allow_encoded,
         demands_nothing=not any(demands),
         authorization_may_pass=route.forward_credentials or route.auth != "required",
+        takes_websocket_tokens=route.auth != "none" and "websocket_token" in route.accept,
     )
 
 

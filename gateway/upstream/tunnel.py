@@ -7,11 +7,14 @@ neither judged nor kept; whoever reads slowly stops the other side from being re
 import asyncio
 import socket
 from collections import Counter
+from collections.abc import Callable
 from typing import ClassVar
 
 from gateway.upstream.frames import FrameTracker, close_frame
 from gateway.upstream.pool import Upstream
 
+UNAUTHORIZED = 4401
+"""401 in the range RFC 6455 §7.4.2 leaves to applications: whoever opened it may not call any more."""
 SERVICE_RESTART = 1012
 GOING_AWAY = 1001
 REPLY_S = 3.0
@@ -118,11 +121,13 @@ class Tunnel:
     Attributes:
         route: Label of its metrics.
         cause: Why it ends, None while it lives: `closed` after a closing handshake, `client` or `upstream` when that
-            end left without one, `stalled`, `max_age`, `idle_timeout`, `drain`.
+            end left without one, `stalled`, `max_age`, `idle_timeout`, `drain`, `token_expired`, `revoked`.
         began: Loop time.
         touched: Loop time of the last byte, either way.
         max_age_s: Longest life; None: any. As it was when the tunnel began, whatever is set later.
         idle_timeout_s: Longest silence; likewise.
+        expires_at: Loop time at which whoever opened it may not call any more; None: never. May be put off.
+        gone: Called once both ends are; None: nobody wants to know.
     """
 
     __slots__ = (
@@ -133,6 +138,8 @@ class Tunnel:
         "began",
         "cause",
         "client",
+        "expires_at",
+        "gone",
         "idle_timeout_s",
         "max_age_s",
         "registry",
@@ -154,6 +161,8 @@ class Tunnel:
         self.route = route
         self.upstream = upstream
         self.max_age_s, self.idle_timeout_s = registry.max_age_s, registry.idle_timeout_s
+        self.expires_at: float | None = None
+        self.gone: Callable[[], None] | None = None
         self.cause: str | None = None
         self.began = self.touched = registry.loop.time()
         self.client = ClientLeg(self, client)
@@ -245,6 +254,8 @@ class Tunnel:
             self.abort()
         elif self.max_age_s is not None and now - self.began > self.max_age_s:
             self.close(GOING_AWAY, "max_age")
+        elif self.expires_at is not None and now >= self.expires_at:
+            self.close(UNAUTHORIZED, "token_expired")
         elif self.client.ended or self.upstream_end.ended:
             if quiet > (self.upstream.idle_timeout_s if self._unsent() else HALF_CLOSED_S):
                 self.abort()
@@ -319,6 +330,8 @@ class Tunnels:
         self.open[tunnel.route] -= 1
         self.closes[tunnel.cause or "client"] += 1
         tunnel.upstream.tunnels -= 1
+        if tunnel.gone is not None:
+            tunnel.gone()
         if not self._tunnels and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 

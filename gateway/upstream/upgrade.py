@@ -18,6 +18,7 @@ from gateway.upstream.reader import AnswerReader
 if TYPE_CHECKING:
     from gateway.upstream.pool import Upstream
 
+_PROTOCOL = b"sec-websocket-protocol:"
 Switched = Callable[[asyncio.Transport, bytes, bytes], None]
 """Takes the upstream's transport, the 101 for the client, and the bytes that came behind it."""
 
@@ -120,9 +121,11 @@ class UpgradeReader(AnswerReader):
         self._drop_nominated()
         # RFC 9110 §8.6: a 101 has no length; where one is sent all the same, it says nothing about what follows.
         lines = [line for line in self._lines if line.partition(b":")[0].lower() != b"content-length"]
-        head = b"\r\n".join(
-            (b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade", b"Upgrade: websocket", *lines, b"\r\n")
-        )
+        handshake = self._upgrade.handshake
+        if handshake.fallback is not None and not any(line.lower().startswith(_PROTOCOL) for line in lines):
+            lines.append(b"Sec-WebSocket-Protocol: " + handshake.fallback)
+        start = (b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade", b"Upgrade: websocket")
+        head = b"\r\n".join((*start, *lines, handshake.lines + b"\r\n"))
         transport = self._connection.transport
         cast(UpgradingConnection, self._connection).give_away()
         self._upgrade.switched(transport, head, rest)

@@ -134,6 +134,22 @@ class ApiTokens:
             return self._remembered(digest, error)
         return self._proven(digest, read.found, read.at + fresh_s)
 
+    async def check_parent(self, principal: Principal) -> None:
+        """See that the API token something was minted from is still good, and still carries those scopes.
+
+        Raises:
+            CredentialRejected: `minted_parent_gone`.
+            StoreUnavailable: The records cannot be asked.
+        """
+        try:
+            found = await self._tokens.find_by_id(principal.token_id or "")
+        except DatabaseUnavailable as error:
+            raise StoreUnavailable("database_unavailable") from error
+        if found is None or unusable(found, datetime.fromtimestamp(self._clock(), UTC)) is not None:
+            raise CredentialRejected("minted_parent_gone")
+        if not set(principal.scopes or ()) <= self._scopes.intersection(held(found.token.scopes, found.user.role)):
+            raise CredentialRejected("minted_parent_gone")
+
     def forget(self, user_id: str) -> None:
         """Believe nothing any more of what is remembered of this person's API tokens, here and where it is watched."""
         self.generation += 1

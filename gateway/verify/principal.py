@@ -31,6 +31,25 @@ class Impersonator:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """What a minted token says of its use.
+
+    Attributes:
+        token: Its own id (`jti`).
+        user_id: `usr_…` it was minted for.
+        organization_id: `org_…` of ours it was minted in.
+        path: The only path it opens; None: any route that takes it.
+        origin: The only `Origin` that may bring it; None: any, and none.
+    """
+
+    token: str
+    user_id: str
+    organization_id: str
+    path: str | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """What a verified credential proves; facts of the credential alone, nothing from our records.
 
@@ -51,6 +70,7 @@ class Principal:
         email: From the configured profile claims, never counted as verified.
         expires_at: `exp`, Unix seconds; the credential is dead at this instant plus leeway; infinite: it does not end.
         token_id: Of the API token it is or was minted from, `atk_…`; None: a session is behind it.
+        binding: What a minted token is held against beside its signature; None for other kinds.
     """
 
     kind: CredentialKind
@@ -69,3 +89,4 @@ class Principal:
     name: str | None = None
     email: str | None = field(default=None, repr=False)
     token_id: str | None = None
+    binding: Binding | None = None

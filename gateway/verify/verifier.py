@@ -1,4 +1,8 @@
-"""The verifier: a credential in, a principal out, or the reason why not. The one place that decides authenticity."""
+"""The verifier: a credential in, a principal out, or the reason why not. The one place that decides authenticity.
+
+Sessions of one Clerk instance, and what the gateway minted itself. System tokens name nobody and are known without a
+look at anything but the settings: `actors/system_tokens.py`.
+"""
 
 import asyncio
 import time
@@ -8,6 +12,7 @@ from gateway.credentials.jwt_text import UnverifiedJwt, parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.errors import CredentialRejected
 from gateway.verify.claims import read_principal
+from gateway.verify.minted import KEY_UNKNOWN, MINTED, MintedTokens
 from gateway.verify.principal import Principal
 from gateway.verify.session import SessionRules, check_claims, check_class, check_signature, key_id
 from gateway.verify.signing_keys import WAIT_S, SigningKeys
@@ -16,15 +21,23 @@ from gateway.verify.signing_keys import WAIT_S, SigningKeys
 class Verifier:
     """Verifies credentials of one Clerk instance."""
 
-    def __init__(self, keys: SigningKeys, rules: SessionRules, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: SigningKeys,
+        rules: SessionRules,
+        clock: Callable[[], float] = time.time,
+        minted: MintedTokens | None = None,
+    ) -> None:
         """Take the instance's keys and rules.
 
         Args:
             keys: Started and closed by their owner.
             rules: What tokens must say.
             clock: Unix seconds.
+            minted: Verifies tokens of our own; None: there are none.
         """
         self.keys = keys
+        self._minted = minted
         self._rules = rules
         self._clock = clock
 
@@ -43,6 +56,13 @@ class Verifier:
             CredentialRejected: Checked and bad.
             VerifierUnavailable: Signing keys cannot be had now.
         """
+        if credential.kind in MINTED:
+            try:
+                return self._minted_tokens(credential).verify(credential)
+            except CredentialRejected as error:
+                if error.reason == KEY_UNKNOWN:
+                    return None
+                raise
         token = _readable(credential)
         key = self.keys.find_key(key_id(token, self._rules))
         if key is None:
@@ -62,6 +82,8 @@ class Verifier:
             CredentialRejected: Checked and bad.
             VerifierUnavailable: Signing keys cannot be had now.
         """
+        if credential.kind in MINTED:
+            return await self._minted_tokens(credential).refreshed(credential)
         token = _readable(credential)
         until = asyncio.get_running_loop().time() + WAIT_S
         key = await self.keys.fetch_key(key_id(token, self._rules))
@@ -73,6 +95,13 @@ class Verifier:
                 raise
             check_signature(token, newer.public_key)
         return self._principal(token, credential.carrier)
+
+    def _minted_tokens(self, credential: Credential) -> MintedTokens:
+        if credential.refusal is not None:
+            raise CredentialRejected(credential.refusal)
+        if self._minted is None:
+            raise CredentialRejected("token-unknown")
+        return self._minted
 
     def _principal(self, token: UnverifiedJwt, carrier: Carrier) -> Principal:
         claims = check_claims(token, self._rules, carrier, self._clock())

@@ -50,7 +50,7 @@ async def test_current_user_says_who_calls(gateway: GatewayUnderTest) -> None:
 async def test_what_later_issues_build_is_told_as_unknown(gateway: GatewayUnderTest) -> None:
     user = (await gateway.get("/users/current", bearer(mint_token()))).json()
 
-    assert (user["subscription"], user["websocketToken"], user["agentToken"]) == (None, None, None)
+    assert user["subscription"] is None
     assert user["featureFlags"] == {}
 
 
@@ -213,6 +213,7 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
     assert set(document["paths"]) == {
         "/users/current",
         "/users/current/settings",
+        "/users/current/websocket-token",
         "/organizations/current",
         *TOKEN_PATHS,
         "/.well-known/jwks.json",
@@ -249,8 +250,10 @@ async def test_prefix_goes_before_every_own_path_but_the_current_user(database_u
     assert set(document.json()["paths"]) == {
         "/users/current",
         "/gateway/users/current/settings",
+        "/gateway/users/current/websocket-token",
         "/gateway/organizations/current",
         *(f"/gateway{path}" for path in TOKEN_PATHS),
+        "/.well-known/jwks.json",
     }
     assert seen == 0
     assert [received.target.decode() for received in gateway.upstream.received] == list(others)

@@ -257,6 +257,38 @@ def test_public_url_is_kept_as_written(tmp_path: Path) -> None:
     )
 
 
+DIGEST = "ab" * 32
+
+
+def _with_system_tokens(*tokens: str) -> str:
+    return VALID + "system_tokens:\n" + "".join(f"  - {{{token}}}\n" for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "keys"),
+    [
+        ([f"name: a, sha256: [{DIGEST}], networks: [10.0.0.0/8]"], []),
+        ([f"name: a, sha256: [{DIGEST}, {'CD' * 32}], networks: [10.0.0.0/8]"], []),
+        ([f"name: a, sha256: [{DIGEST}], networks: []"], ["system_tokens[0].networks"]),
+        ([f"name: a, sha256: [{DIGEST}]"], ["system_tokens[0].networks"]),
+        (["name: a, sha256: [], networks: [10.0.0.0/8]"], ["system_tokens[0].sha256"]),
+        (["name: a, sha256: [ags_abc], networks: [10.0.0.0/8]"], ["system_tokens[0].sha256[0]"]),
+        (
+            [f"name: a, sha256: [{DIGEST}], networks: [10.0.0.0/8]", f"name: a, sha256: [{DIGEST}], networks: ['::1']"],
+            ["system_tokens[1].name", "system_tokens[1].sha256"],
+        ),
+    ],
+)
+def test_system_token_is_a_name_digests_and_networks(tmp_path: Path, tokens: list[str], keys: list[str]) -> None:
+    assert keys_of(tmp_path, _with_system_tokens(*tokens)) == keys
+
+
+def test_system_token_written_where_its_digest_belongs_is_not_repeated(tmp_path: Path) -> None:
+    text = _with_system_tokens("name: a, sha256: [ags_secretsecret], networks: [10.0.0.0/8]")
+
+    assert all("secretsecret" not in str(problem) for problem in problems_of(tmp_path, text))
+
+
 def test_a_life_is_a_duration_or_never(tmp_path: Path) -> None:
     tokens = settings_of(tmp_path, f"{VALID}tokens: {{default_life: never, max_life: never}}\n").tokens
 

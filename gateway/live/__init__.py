@@ -1,0 +1,1 @@
+"""Connections that outlive their request, by principal: what revocation ends."""
