@@ -248,6 +248,7 @@ async def test_prefix_goes_before_every_own_path_but_the_current_user(database_u
         "/users/current",
         "/gateway/users/current/settings",
         "/gateway/organizations/current",
+        "/.well-known/jwks.json",
     }
     assert seen == 0
     assert [received.target.decode() for received in gateway.upstream.received] == list(others)
