@@ -114,7 +114,7 @@ class OwnerUnfit(ProvisioningError):
 
 
 class SecretGone(ProvisioningError):
-    """There is no secret to reveal: there never was a sealed one, it was revealed, or its time is over."""
+    """There is no secret to reveal: never sealed, revealed already, or its time is over; `seal_broken`: it is stuck."""
 
     default_reason = "secret_gone"
 

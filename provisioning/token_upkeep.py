@@ -2,9 +2,11 @@
 
 import asyncio
 import random
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
+import asyncpg
 import structlog
 
 from provisioning.audit import GATEWAY, append
@@ -119,21 +121,29 @@ class TokenUpkeep:
             with suppress(asyncio.CancelledError):
                 await task
         if tasks:
-            with suppress(DatabaseUnavailable):
+            with _going_on("write"):
                 await self.uses.write()
 
     async def _write(self) -> None:
         while True:
             await asyncio.sleep(self._write_every_s)
-            with suppress(DatabaseUnavailable):  # counted where it happened
+            with _going_on("write"):
                 await self.uses.write()
 
     async def _reap(self) -> None:
         while True:
             await asyncio.sleep(self._reap_every_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            try:
-                done = await self._reaper.reap()
-            except DatabaseUnavailable:
-                continue
-            if done:
-                _log.info("api_tokens_reaped", rows=done)
+            with _going_on("reap"):
+                if done := await self._reaper.reap():
+                    _log.info("api_tokens_reaped", rows=done)
+
+
+@contextmanager
+def _going_on(task: str) -> Iterator[None]:
+    """Let a round fail and the next one come, whatever PostgreSQL says."""
+    try:
+        yield
+    except DatabaseUnavailable:
+        pass  # counted where it happened
+    except asyncpg.PostgresError as error:
+        _log.error("upkeep_of_api_tokens_failed", task=task, reason=type(error).__name__, sqlstate=error.sqlstate)

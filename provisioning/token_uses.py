@@ -1,5 +1,6 @@
 """When and from where API tokens were last used: noted on the request path in memory, written beside it."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
 
 WINDOW_S = 60.0
-MOST_WAITING = 100_000
+MOST_NOTED = 100_000
 
 # Rows that somebody has locked are left out: a rotation or another process writes them, and the next use comes. The
 # condition keeps several processes together to one write per token and window.
@@ -27,8 +28,7 @@ _WRITE = """
 class TokenUses:
     """Remembers which tokens were used since they were last written, each at most once a minute.
 
-    Attributes:
-        lost: Uses that were not noted because too many waited, for metrics.
+    No more than `MOST_NOTED` of them: past that, a use is not noted, and nothing else happens.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class TokenUses:
         self._clock = clock
         self._noted: dict[str, float] = {}
         self._waiting: dict[str, tuple[float, str | None]] = {}
-        self.lost = 0
 
     def note(self, token_id: str, address: str | None) -> None:
         """Remember a use; for all but the first in a minute this is one look into a table.
@@ -63,8 +62,7 @@ class TokenUses:
         noted = self._noted.get(token_id)
         if noted is not None and noted <= now < noted + self._window_s:  # a clock set back must not stop the notes
             return
-        if len(self._noted) >= MOST_WAITING and noted is None:
-            self.lost += 1
+        if noted is None and len(self._noted) >= MOST_NOTED:
             return
         self._noted[token_id] = now
         self._waiting[token_id] = now, address
@@ -89,7 +87,7 @@ class TokenUses:
         try:
             async with self._database.connection() as connection:
                 await connection.execute(_WRITE, list(waiting), moments, addresses, window)
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, asyncio.CancelledError):
             self._waiting = waiting | self._waiting  # the later use of a token counts
             raise
         return len(waiting)

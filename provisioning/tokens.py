@@ -5,16 +5,18 @@ order, as everywhere here: the owner's row, the token's, the audit chain. What o
 meanwhile is not waited for: every use of a token looks at them again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from asyncpg import Record as Row
 
 from provisioning.audit import Origin, append
 from provisioning.database.pool import Connection, Database
 from provisioning.errors import (
     OwnerUnfit,
+    SealBroken,
     SecretGone,
     TokenEnded,
     TokenExpiryInvalid,
@@ -22,6 +24,7 @@ from provisioning.errors import (
     TokenMissing,
     TokenNameInvalid,
 )
+from provisioning.ids import is_id
 from provisioning.new_tokens import Draft, MadeToken, insert, told
 from provisioning.profile import folded_line
 from provisioning.records import ApiToken, FoundToken, Role
@@ -33,6 +36,7 @@ NAME_LENGTH = 100
 DEFAULT_OVERLAP_S = 3600.0
 MAX_OVERLAP_S = 7 * 86400.0
 LISTED = 500  # far above any sensible `tokens.per_user`; ended ones come last
+_log = structlog.get_logger(__name__)
 
 _FIND = f"""
     SELECT {API_TOKEN_COLUMNS}, t.digest AS token_digest, {STANDING_COLUMNS}
@@ -103,26 +107,17 @@ class Maker:
 class Tokens:
     """What can be done with API tokens. Every method raises `DatabaseUnavailable` while PostgreSQL is away."""
 
-    def __init__(
-        self,
-        database: Database,
-        sealer: Sealer | None,
-        rules: TokenRules,
-        *,
-        clock: Callable[[], datetime] | None = None,
-    ) -> None:
+    def __init__(self, database: Database, sealer: Sealer | None, rules: TokenRules) -> None:
         """Settle what tokens may be.
 
         Args:
             database: Where they are.
             sealer: For `new_tokens.ONE_TIME_SECRETS`; None: nothing can be revealed.
             rules: Of the settings.
-            clock: Aware; UTC now unless a test wants another time.
         """
         self._database = database
         self._sealer = sealer
         self._rules = rules
-        self._clock = clock or _now
 
     async def find(self, public_id: str) -> FoundToken | None:
         """Read a token and its owner's state now, in one query; None when there is no such token.
@@ -180,7 +175,7 @@ class Tokens:
             TokenLimitReached: The owner has `tokens.per_user` of them.
             OwnerUnfit: The owner is deleted, disabled, or left the organization.
         """
-        now = self._clock()
+        now = datetime.now(UTC)
         ends = self._rules.expires_at(expires_at, now)
         asked = self._rules.checked_scopes(scopes)
         draft = Draft(maker.user_id, maker.organization_id, _name(name), asked, now, ends)
@@ -245,7 +240,7 @@ class Tokens:
         """
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
             raise TokenExpiryInvalid("overlap_invalid")
-        now = self._clock()
+        now = datetime.now(UTC)
         async with self._database.transaction() as connection:
             row = await _lock(connection, maker, token_id)
             old = api_token_of(row)
@@ -280,6 +275,7 @@ class Tokens:
         Raises:
             TokenMissing: There is none.
         """
+        _check_id(token_id)
         async with self._database.transaction() as connection:
             return await _revoke(connection, await connection.fetchrow(_BY_ID, token_id), origin)
 
@@ -301,9 +297,9 @@ class Tokens:
         Raises:
             TokenMissing: As `get`.
             TokenEnded: It is revoked or expired.
-            SecretGone: Revealed already, unread for 7 days, or never sealed.
+            SecretGone: Revealed already, unread for 7 days, or never sealed; `seal_broken` when it does not open: the
+                master key is another one, and nothing is erased.
             ScopesExceeded: The token can more than the maker.
-            SealBroken: The master key is another one; nothing is erased.
         """
         async with self._database.transaction() as connection:
             row = await _lock(connection, maker, token_id)
@@ -311,19 +307,22 @@ class Tokens:
             if self._sealer is None or not token.revealable:
                 raise SecretGone
             check_gift(token.scopes, maker.scopes, Role(row["role"]))
-            text = self._sealer.unseal(row["sealed_secret"], token.id).decode()
+            text = _unsealed(self._sealer, row["sealed_secret"], token.id)
             erased = api_token_of(_there(await connection.fetchrow(_ERASE, token.id)))
             await append(connection, told("revealed", erased, maker.origin))
         return MadeToken(erased, text)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _reach(maker: Maker, token_id: str) -> tuple[str, str, str | None]:
     """Give what `_MINE` asks for: a token is no way into its owner's other organizations."""
+    _check_id(token_id)
     return token_id, maker.user_id, maker.organization_id if maker.scopes is not None else None
+
+
+def _check_id(token_id: str) -> None:
+    """Spare PostgreSQL what cannot be an id; some of it, such as U+0000, it would not even take."""
+    if not is_id("atk", token_id):
+        raise TokenMissing
 
 
 def _name(text: str) -> str:
@@ -354,6 +353,14 @@ async def _revoke(connection: Connection, row: Row | None, origin: Origin, **mor
     token = api_token_of(ended)
     await append(connection, told("revoked", token, origin, **more))
     return token
+
+
+def _unsealed(sealer: Sealer, sealed: bytes, token_id: str) -> str:
+    try:
+        return sealer.unseal(sealed, token_id).decode()
+    except SealBroken as error:
+        _log.error("sealed_token_does_not_open", token_id=token_id)  # an operator has to find the right master key
+        raise SecretGone("seal_broken") from error
 
 
 def _check_owner(row: Row) -> None:

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from provisioning.database.pool import Database
 from provisioning.records import Subject
@@ -135,3 +136,22 @@ async def test_upkeep_goes_on_after_an_outage(tokens: Tokens, database: Database
     async with reachable:
         await until(database, "api_tokens WHERE last_used_at IS NULL", 0)
         await upkeep.close()
+
+
+async def test_upkeep_goes_on_after_an_error_of_postgresql(tokens: Tokens, database: Database) -> None:
+    alice = await person(database)
+    token = (await tokens.create(session_of(alice), "CI", [])).token
+    await execute(database, "ALTER TABLE api_tokens RENAME TO elsewhere")
+    upkeep = TokenUpkeep(TokenUses(database), TokenReaper(database), write_every_s=0.01, reap_every_s=0.01)
+    upkeep.uses.note(token.id, None)
+    with capture_logs() as logs:
+        upkeep.start()
+        async with asyncio.timeout(20):
+            while len({entry.get("task") for entry in logs}) < 2:  # noqa: ASYNC110 - a log line wakes nobody
+                await asyncio.sleep(0.01)
+        await execute(database, "ALTER TABLE elsewhere RENAME TO api_tokens")
+    await execute(database, MANY, alice.user.id, alice.organization.id, 1)
+    await until(database, "api_tokens WHERE id = 'atk_1' AND expiry_noted_at IS NULL", 0)
+    await upkeep.close()
+
+    assert {entry["event"] for entry in logs} == {"upkeep_of_api_tokens_failed"}

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from provisioning import token_uses
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
 from provisioning.records import ApiToken, Standing
@@ -178,3 +179,32 @@ async def test_a_token_that_is_no_more_is_passed_over(uses: TokenUses) -> None:
     uses.note("atk_gone", "203.0.113.1")
 
     assert await uses.write() == 1
+
+
+async def test_no_more_tokens_are_noted_than_memory_is_meant_for(
+    uses: TokenUses, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_uses, "MOST_NOTED", 3)
+    for number in range(5):
+        uses.note(f"atk_{number}", None)
+    first = await uses.write()
+    clock.now += WINDOW_S
+    await uses.write()
+    uses.note("atk_4", None)
+
+    assert first == 3
+    assert await uses.write() == 1
+
+
+async def test_a_write_that_is_cancelled_loses_nothing(
+    uses: TokenUses, tokens: Tokens, alice: Standing, token: ApiToken, database: Database
+) -> None:
+    uses.note(token.id, "203.0.113.1")
+    writing = asyncio.create_task(uses.write())
+    await asyncio.sleep(0)  # it has taken what waits, and asks for a connection
+    writing.cancel()
+    await asyncio.wait([writing])
+
+    assert writing.cancelled()
+    assert await uses.write() == 1
+    assert (await tokens.get(session_of(alice), token.id)).last_used_address == "203.0.113.1"

@@ -10,7 +10,6 @@ from provisioning.errors import (
     OwnerUnfit,
     ScopesExceeded,
     ScopesUnknown,
-    SealBroken,
     SecretGone,
     TokenEnded,
     TokenExpiryInvalid,
@@ -18,6 +17,7 @@ from provisioning.errors import (
     TokenMissing,
     TokenNameInvalid,
 )
+from provisioning.ids import new_id
 from provisioning.new_tokens import MadeToken
 from provisioning.records import ApiToken, Standing, Subject
 from provisioning.sealing import Sealer
@@ -158,8 +158,9 @@ async def test_nobody_reaches_a_token_of_somebody_else(tokens: Tokens, alice: St
     for attempt in (tokens.get, tokens.rotate, tokens.revoke, tokens.reveal, tokens.change):
         with pytest.raises(TokenMissing):
             await attempt(session_of(bob), hers.id)
-        with pytest.raises(TokenMissing):
-            await attempt(session_of(bob), "atk_nothing")
+        for nothing in (new_id("atk"), "atk_nothing", "a\0b", ""):
+            with pytest.raises(TokenMissing):
+                await attempt(session_of(bob), nothing)
     assert await tokens.get(session_of(alice), hers.id) == hers
 
 
@@ -396,7 +397,7 @@ async def test_another_master_key_reveals_nothing_and_erases_nothing(tokens: Tok
     (first,) = await tokens.list_of(alice.user.id)
     stranger = Tokens(database, Sealer("another-master-key-of-enough-characters", "one-time secrets"), RULES)
 
-    with pytest.raises(SealBroken):
+    with pytest.raises(SecretGone, match="seal_broken"):
         await stranger.reveal(session_of(alice), first.id)
 
     assert await is_good(tokens, (await tokens.reveal(session_of(alice), first.id)).text)
@@ -412,7 +413,7 @@ async def test_a_sealed_secret_opens_only_in_its_own_row(tokens: Tokens, databas
         other.id,
     )
 
-    with pytest.raises(SealBroken):
+    with pytest.raises(SecretGone, match="seal_broken"):
         await tokens.reveal(session_of(alice), other.id)
 
 
