@@ -6,6 +6,7 @@ PostgreSQL is away, what is in memory goes on signing and verifying.
 
 import asyncio
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,9 @@ LEEWAY_S = 5.0
 _LOCK_POLL_S = 0.05
 _RETRY_S = 1.0  # while there is no key at all
 _FIRST_WAIT_S = 5.0
+# 64 bytes in base64url. Decoders ignore the last four bits, and what is not of the alphabet: a token would have many
+# spellings. Header and payload have one, since they are signed as text.
+_SIGNATURE = re.compile(r"[A-Za-z0-9_-]{85}[AQgw]")
 # The signature is PyJWT's to judge; the claims are ours, by an injected clock and to the letter.
 _SIGNATURE_ALONE = jwt.types.Options(
     verify_signature=True,
@@ -162,19 +166,33 @@ class KeyRing:
         """
         if self._flight is None and self._monotonic() - self._asked_at >= COOLDOWN_S:
             self._asked_at = self._monotonic()
-            self._flight = asyncio.create_task(self._load(strict=False))
-            self._flight.add_done_callback(self._landed)
+            self._begin()
         if self._flight is not None:
             await asyncio.wait({self._flight})  # goes on when whoever asked leaves
         if self._failing:
             raise DatabaseUnavailable
 
+    def _begin(self) -> asyncio.Task[None]:
+        """Look into PostgreSQL, one look at a time: an older one must not end after a newer one."""
+        if self._flight is None:
+            self._flight = asyncio.create_task(self._load(strict=False))
+            self._flight.add_done_callback(self._landed)
+        return self._flight
+
     def _landed(self, flight: asyncio.Task[None]) -> None:
         self._flight = None
-        if not flight.cancelled():
-            self._failing = flight.exception() is not None
+        if flight.cancelled():
+            return
+        error = flight.exception()
+        if isinstance(error, DatabaseUnavailable) and not self._failing:
+            _log.warning("signing keys cannot be refreshed; those in memory stay", reason=error.reason)
+        elif error is not None and not isinstance(error, DatabaseUnavailable):
+            _log.error("signing keys cannot be refreshed; those in memory stay", exc_info=error)
+        self._failing = error is not None
 
     def _key_of(self, token: str) -> RingKey:
+        if _SIGNATURE.fullmatch(token.rpartition(".")[2]) is None:
+            raise SignatureRejected("malformed")
         try:
             header = jwt.get_unverified_header(token)
         except jwt.PyJWTError:
@@ -196,17 +214,7 @@ class KeyRing:
             # Apart from each other, so that replicas do not all ask in one moment.
             spread = 0.8 + 0.4 * secrets.randbelow(1000) / 1000
             await asyncio.sleep(spread * (self._refresh_every_s if self._keys else _RETRY_S))
-            try:
-                await self._load(strict=False)
-            except DatabaseUnavailable:
-                if not self._failing:
-                    _log.warning("signing keys cannot be refreshed; those in memory stay")
-                self._failing = True
-            except Exception as error:  # noqa: BLE001 - a ring that is no longer refreshed would end in silence
-                _log.error("signing keys cannot be refreshed", exc_info=error)
-                self._failing = True
-            else:
-                self._failing = False
+            await asyncio.wait({self._begin()})
 
     async def _load(self, *, strict: bool) -> None:
         """Read the ring, doing what is due.

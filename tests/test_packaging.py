@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,3 +141,17 @@ def test_build_copies_all_the_wheel_is_made_of_and_the_context_offers_it() -> No
     assert copied == {"pyproject.toml", "hatch_build.py", "README.md", "config", "gateway", "provisioning"}
     assert {line.removeprefix("!") for line in offered if line.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
+
+
+def test_package_for_upstreams_is_a_wheel_of_its_own(tmp_path: Path) -> None:
+    pip = (sys.executable, "-m", "pip")
+    built = done(
+        *pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT / "sdk/python", folder=tmp_path
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("actorgate_upstream-*.whl")
+
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert {"actorgate_upstream/asgi.py", "actorgate_upstream/aiohttp.py", "actorgate_upstream/py.typed"} <= names
+    assert not [name for name in names if name.startswith(("gateway/", "provisioning/", "tests/"))]

@@ -1,6 +1,5 @@
 """What `docs/upstreams.md` shows for Express, with the real `jose` and `express` of npm, behind the gateway."""
 
-import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,15 +45,11 @@ async def test_express_with_jose_knows_who_calls(database_url: str, tmp_path: Pa
     upstreams = {"app": {"url": f"http://127.0.0.1:{port}"}}
     async with gateway_under_test(database_url, upstreams=upstreams) as gateway:
         user = (await gateway.get("/users/current", bearer(mint_token()))).json()
-        running = [
-            await asyncio.to_thread(started.__enter__) or started
-            for started in (
-                application(tmp_path / "app", gateway.port, port),
-                application(tmp_path / "other", gateway.port, other_port, audience="other"),
-                application(tmp_path / "away", free_port(), away_port),
-            )
-        ]
-        try:
+        with (
+            application(tmp_path / "app", gateway.port, port),
+            application(tmp_path / "other", gateway.port, other_port, audience="other"),
+            application(tmp_path / "away", free_port(), away_port),
+        ):
             known = await gateway.get("/reports", bearer(mint_token()))
             anonymous = await gateway.get("/public/reports")
             await gateway.reload(upstreams={"app": {"url": gateway.upstream.url}})
@@ -62,9 +57,6 @@ async def test_express_with_jose_knows_who_calls(database_url: str, tmp_path: Pa
             line = f"X-Actor-Assertion: {gateway.upstream.received[-1].one('X-Actor-Assertion')}"
             same, foreign, unknown = [await straight(place, line) for place in (port, other_port, away_port)]
             forged = await straight(port, "X-Actor-Assertion: a.b.c")
-        finally:
-            for started in running:
-                await asyncio.to_thread(started.__exit__, None, None, None)
 
     assert (known.status, known.json()) == (200, {"organization": user["organization"]["id"], "reader": user["id"]})
     assert same.json() == known.json()

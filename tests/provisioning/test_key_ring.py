@@ -9,6 +9,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable, KeysUnopened, RingEmpty, SignatureRejected
@@ -300,12 +302,12 @@ async def test_no_other_algorithm_is_taken(ring: KeyRing, clock: Clock) -> None:
         mac = hmac.sign(unsigned.encode(), secret)
         return f"{unsigned}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
-    assert refusal(ring, signed_hs256(pem)) == "algorithm"
-    assert refusal(ring, signed_hs256(json.dumps(key.jwk).encode())) == "algorithm"
-    assert refusal(ring, jwt.encode(claims, "", algorithm="none", headers={"kid": key.kid})) == "algorithm"
-    assert refusal(ring, rewritten(good, {"alg": "none", "kid": key.kid}).rpartition(".")[0] + ".") == "algorithm"
+    for secret in (pem, json.dumps(key.jwk).encode()):
+        assert refusal(ring, signed_hs256(secret)) == "malformed"  # no signature of 64 bytes
+    assert refusal(ring, rewritten(good, {"alg": "none", "kid": key.kid})) == "algorithm"
+    assert refusal(ring, jwt.encode(claims, "", algorithm="none", headers={"kid": key.kid})) == "malformed"
     assert refusal(ring, rewritten(good, {"alg": "es256", "kid": key.kid})) == "algorithm"
-    assert refusal(ring, f"{body}.") == "signature"
+    assert refusal(ring, f"{body}.") == "malformed"
 
 
 async def test_a_key_that_is_not_the_rings_is_refused(ring: KeyRing, clock: Clock) -> None:
@@ -322,3 +324,31 @@ async def test_a_key_that_is_not_the_rings_is_refused(ring: KeyRing, clock: Cloc
 @pytest.mark.parametrize("text", ["", ".", "..", "a.b", "a.b.c.d", "ä.ö.ü", "e30.e30.e30", "bnVsbA.e30.", "\0"])
 async def test_junk_is_refused(ring: KeyRing, text: str) -> None:
     assert refusal(ring, text) in {"malformed", "algorithm"}
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.text(max_size=80), st.lists(st.text(max_size=20), min_size=3, max_size=3).map(".".join)))
+async def test_whatever_is_presented_is_refused_with_a_word(ring: KeyRing, text: str) -> None:
+    assert refusal(ring, text) in {"malformed", "algorithm", "kid_unknown"}
+
+
+async def test_a_token_has_one_spelling(ring: KeyRing, clock: Clock) -> None:
+    token = ring.sign(claims_for(clock))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+    for letter in letters.replace(token[-1], ""):  # some of them stand for the same 64 bytes
+        refusal(ring, token[:-1] + letter)
+    for odd in (f"{token}=", f"{token}\n", f"{token[:-3]}!{token[-3:]}"):
+        assert refusal(ring, odd) == "malformed"
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+async def test_any_single_changed_character_is_refused(ring: KeyRing, clock: Clock, data: st.DataObject) -> None:
+    token = ring.sign(claims_for(clock))
+    place = data.draw(st.integers(0, len(token) - 1))
+    letter = data.draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."))
+    changed = token[:place] + letter + token[place + 1 :]
+
+    if changed != token:
+        refusal(ring, changed)
