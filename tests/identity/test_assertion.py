@@ -1,5 +1,7 @@
 """Signed assertions: what they say, how long they are used, and what becomes of them as ring and clock move."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -235,3 +237,19 @@ async def test_assertions_of_two_gateways_verify_by_the_keys_of_either(database_
 
     key = jwt.PyJWKSet.from_dict(published)[jwt.get_unverified_header(assertion)["kid"]]
     assert jwt.decode(assertion, key, ["ES256"], audience="app", issuer=ORIGIN)["auth"] == "session"
+
+
+async def test_a_running_gateway_takes_up_what_an_operator_rotates(database_url: str, database: Database) -> None:
+    async with gateway_under_test(database_url, keys={"refresh_every": "20ms"}) as gateway:
+        await gateway.get("/x", bearer(mint_token()))
+        await records_over(database).rotate(time.time(), time.time(), discard=True)
+        (row,) = await records_over(database).read()
+        async with asyncio.timeout(20):
+            while [key["kid"] for key in (await gateway.get("/.well-known/jwks.json")).json()["keys"]] != [row.kid]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await gateway.get("/x", bearer(mint_token()))
+
+        first, last = (one.one("X-Actor-Assertion") for one in gateway.upstream.received)
+
+    assert jwt.get_unverified_header(first)["kid"] != row.kid
+    assert jwt.get_unverified_header(last)["kid"] == row.kid

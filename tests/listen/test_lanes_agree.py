@@ -48,10 +48,11 @@ ANSWERS = {
     2: b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b",
 }
 RANDOM = re.compile(
+    rb"(?<=X-Actor-Assertion: )eyJ[\w.-]+|"
     rb"(?<=traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-)[0-9a-f]{16}|(?<=traceparent: 00-)(?!4bf92)[0-9a-f-]{49}"
     rb"|(?!4bf92)[0-9a-f]{32}|(?<=Date: )[^\r]*|HTTP/1\.1 100 Continue\r\n\r\n"
 )
-"""What differs every time: request ids, spans, dates, and whether a body came before it could be asked for."""
+"""What differs every time: assertions, ids, spans, dates, and whether a body came before it could be asked for."""
 UNREAD = re.compile(rb'HTTP/1\.1 4(?:00|31) [^{]*\{[^}]*"code":"(?:request_malformed|head_too_large)"[^}]*\}')
 """A head that is too large and malformed as well may be refused for either."""
 
