@@ -8,7 +8,9 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 # --without-pip: the environment is copied whole, and nothing in the last stage should be able to install.
 RUN python -m venv --without-pip /opt/actorgate
-COPY pyproject.toml README.md ./
+# The request's way is compiled (docs/decisions/014).
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
+COPY pyproject.toml hatch_build.py README.md ./
 COPY config config
 COPY gateway gateway
 COPY provisioning provisioning

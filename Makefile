@@ -6,8 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+# Of the rooms in gateway/compiled.py.
+COMPILED_TESTS := tests/actors tests/credentials tests/edge tests/listen tests/policy tests/upstream tests/test_the_way.py
 
-.PHONY: dev test test-edge check bench nightly clean
+.PHONY: dev test test-edge check bench nightly compiled clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -17,14 +19,20 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
-dev: $(STAMP)
+# The request's way in machine code, again when its sources changed; without a C compiler the sources run.
+compiled: $(STAMP)
+	@$(BIN)/python hatch_build.py
+
+dev: compiled
 	@exec $(BIN)/gateway dev $(ARGS)
 
-test: $(STAMP)
+# All of it as it is installed, then what is compiled once more as sources.
+test: compiled
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests $(ARGS)
+	@ACTORGATE_COMPILED=0 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(COMPILED_TESTS) $(ARGS)
 
 # Real browsers, proxies and clients; installs what is missing through apt-get when root.
-test-edge: $(STAMP)
+test-edge: compiled
 	@tests/programs/install
 	@$(BIN)/python -m pytest tests/programs $(ARGS)
 
@@ -39,14 +47,15 @@ $(BENCH_STAMP): $(STAMP)
 	@touch $@
 
 # Beside other proxies, in one run; `make bench ARGS="--help"` tells what can be left out.
-bench: $(BENCH_STAMP)
+bench: $(BENCH_STAMP) compiled
 	@benchmarks/install
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # Long runs, then every property test over many times as many examples.
-nightly: $(STAMP)
+nightly: compiled
 	@$(BIN)/python -m pytest tests/nightly $(ARGS)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m hypothesis tests $(ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis build dist gateway/compiled.json
+	find gateway -name '*.so' -delete

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import configurations
 from benchmarks.processes import LOAD_CORE, program, started, tree
@@ -93,7 +94,12 @@ def stage(place: Surroundings) -> Iterator[Stage]:
             "app": {"addresses": [f"http://127.0.0.1:{place.origin}", f"http://127.0.0.1:{second}"]},
             "sockets": {"url": f"http://127.0.0.1:{place.echo}"},
         }
-        changes = {"workers": 2, "redis": {"url": redis.url}, "upstreams": upstreams, "drain_grace": "5s"}
+        changes: dict[str, Any] = {
+            "workers": 2,
+            "redis": {"url": redis.url},
+            "upstreams": upstreams,
+            "drain_grace": "5s",
+        }
         running = stack.enter_context(gateway(place, cores=_BOTH_CORES, processes=3, **changes))
         settings = max(place.folder.glob("gateway-*/gateway.yaml"), key=lambda path: path.stat().st_mtime)
         yield Stage(running, settings, second_pid)

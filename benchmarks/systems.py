@@ -92,15 +92,18 @@ def gateway_settings(place: Surroundings, folder: Path, port: int, changes: dict
 
 
 @contextmanager
-def gateway(place: Surroundings, *, cores: str = SYSTEM_CORE, processes: int = 1, **changes: Any) -> Iterator[Running]:
-    """Run this gateway; `changes` replace whole sections of its settings.
+def gateway(
+    place: Surroundings, *, cores: str = SYSTEM_CORE, processes: int = 1, compiled: bool = True, **changes: Any
+) -> Iterator[Running]:
+    """Run this gateway, compiled if it is; `changes` replace whole sections of its settings.
 
     Raises:
         NotHere: It runs fewer processes than asked for.
     """
     folder, port = place.new_folder("gateway"), free_port()
     command = [sys.executable, "-m", "gateway", "serve", "-c", str(gateway_settings(place, folder, port, changes))]
-    with started(command, port, cores, folder, GW_SECRETS__MASTER_KEY=MASTER_KEY) as pid:
+    environment = {"GW_SECRETS__MASTER_KEY": MASTER_KEY, "ACTORGATE_COMPILED": "1" if compiled else "0"}
+    with started(command, port, cores, folder, **environment) as pid:
         deadline = time.monotonic() + _WORKERS_S
         while len(tree([pid])) < processes and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -208,6 +211,7 @@ _WRITTEN = "Actor, provisioning, flags, revocation, cookies, websockets, most re
 SYSTEMS = (
     System("actorgate", "Actorgate", _OWN, gateway, websockets=True),
     System("aiohttp-lane", "Actorgate, `fast_lane: false`", _OWN, partial(gateway, fast_lane=False)),
+    System("actorgate-sources", "Actorgate, not compiled", _OWN, partial(gateway, compiled=False)),
     System("client-session", "aiohttp + ClientSession", _WRITTEN, partial(client_session, settled=False)),
     System(
         "client-session-settled",

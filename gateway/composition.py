@@ -175,7 +175,9 @@ async def _sources(
         return Assertions(ring, asserted, entries)
 
     async def make_callers() -> Callers:
-        return Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        callers = Callers(Verifier(keys, SessionRules.of(clerk), time.time), arrivals, settings.cache)
+        callers.start()
+        return callers
 
     database = await parts.hold(
         "database", (database_url, config.pool_size, config.acquire_timeout), open_database, Database.close
@@ -196,7 +198,9 @@ async def _sources(
     upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since. And callers
     # keep what was asserted of them.
-    callers = await parts.hold("callers", (keys, arrivals, clerk, settings.cache, assertions), make_callers)
+    callers = await parts.hold(
+        "callers", (keys, arrivals, clerk, settings.cache, assertions), make_callers, Callers.close
+    )
     tokens = Tokens(database, sealer, token_rules)
     return Sources(
         keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses, ring, assertions

@@ -5,7 +5,7 @@ Facts travel as attributes; no HTTP lives here. `problems.py` says how HTTP tell
 `reason` is the exact cause from a closed set, for log and metric only: it never reaches the client.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class GatewayError(Exception):
@@ -21,6 +21,11 @@ class GatewayError(Exception):
     def __init__(self, reason: str | None = None) -> None:
         self.reason = reason or self.code
         super().__init__(self.reason)
+
+    def caused_by(self, cause: Exception) -> Self:
+        """The same, with its cause, which `raise … from` leaves out in compiled modules (mypyc)."""
+        self.__cause__ = cause
+        return self
 
 
 # What arrived cannot be read as a request we take.

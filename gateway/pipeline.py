@@ -10,9 +10,10 @@ Both lanes share all of it. Everything refused is raised (`errors.py`); `problem
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from gateway.actors.callers import Caller, Callers
+from gateway.actors.beliefs import Caller
+from gateway.actors.callers import Callers
 from gateway.answer import Answer
 from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.find import find_credentials
@@ -81,7 +82,6 @@ class Rooms:
     lease: Lease
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Way:
     """A judged request and where it leads.
 
@@ -94,16 +94,25 @@ class Way:
         caller: Who passed; None for an anonymous request, and before `known` or `resolve` let it pass.
     """
 
-    arrived: Arrived
-    rule: CompiledRoute
-    endpoint: Endpoint | None = None
-    preflight: Answer | None = None
-    asks_only: bool = False
-    credentials: tuple[Credential, ...] = field(default=(), repr=False)
-    caller: Caller | None = None
+    __slots__ = ("arrived", "asks_only", "caller", "credentials", "endpoint", "preflight", "rule")
+
+    def __init__(
+        self,
+        arrived: Arrived,
+        rule: CompiledRoute,
+        endpoint: Endpoint | None = None,
+        preflight: Answer | None = None,
+        asks_only: bool = False,
+    ) -> None:
+        self.arrived = arrived
+        self.rule = rule
+        self.endpoint = endpoint
+        self.preflight = preflight
+        self.asks_only = asks_only
+        self.credentials: tuple[Credential, ...] = ()
+        self.caller: Caller | None = None
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Departure(OutgoingRequest):
     """What to send where.
 
@@ -113,9 +122,22 @@ class Departure(OutgoingRequest):
         handshake: What a 101 is held against; None for a plain request.
     """
 
-    upstream: Upstream
-    cors: bytes
-    handshake: Handshake | None
+    __slots__ = ("cors", "handshake", "upstream")
+
+    def __init__(
+        self,
+        head: bytes,
+        is_head: bool,
+        replayable: bool,
+        body_follows: bool,
+        upstream: Upstream,
+        cors: bytes,
+        handshake: Handshake | None,
+    ) -> None:
+        super().__init__(head, is_head, replayable, body_follows)
+        self.upstream = upstream
+        self.cors = cors
+        self.handshake = handshake
 
 
 class Pipeline:
@@ -175,7 +197,8 @@ class Pipeline:
             return self._pass(way, None)
         digest = _lone_bearer(way.arrived)
         if digest is not None:
-            caller = callers.known(digest)
+            seen = way.arrived.incoming.seen
+            caller = callers.known(digest) if seen is None else callers.recalled(seen, digest)
             if caller is not None:
                 principal = caller.actor.principal
                 if principal.kind in rule.accepts:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from provisioning.clerk_api import ClerkApi
@@ -61,6 +61,18 @@ class Arrivals:
             OrganizationMissing: No Clerk organization in the token, and personal ones are off.
         """
         return await self._flights.run(subject, lambda: self._standing(subject))
+
+    async def standings(self, subjects: Sequence[Subject]) -> list[Standing | None]:
+        """Read many people's standings at once, in the order asked for; None where `standing` has something to do.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be asked now.
+        """
+        found = await self._first_sight.find_many(subjects)
+        return [
+            standing if standing is not None and is_current(standing, subject) else None
+            for standing, subject in zip(found, subjects, strict=True)
+        ]
 
     async def finish(self, wait_s: float) -> None:
         """Let what is under way come to its end, for `wait_s` at most; then end it."""

@@ -10,6 +10,7 @@ import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import is_hypothesis_test, settings
 
+import gateway
 from tests.support.postgres import PostgresPerWorker, PostgresServer
 from tests.support.redis_server import RedisServer
 
@@ -28,6 +29,11 @@ MAY_BLOCK = (
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run on the loop that serves; its transports differ from asyncio's where it hurts."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+def pytest_report_header() -> str:
+    """Say which form of the request's way is tested; compiled, `blockbuster` does not see its frames."""
+    return "the request's way: compiled" if gateway.IS_COMPILED else "the request's way: sources"
 
 
 @pytest.fixture(autouse=True)

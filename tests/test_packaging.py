@@ -138,7 +138,7 @@ def test_build_copies_all_the_wheel_is_made_of_and_the_context_offers_it() -> No
     copied = {word for arguments in stages()[0]["COPY"] for word in arguments.split(" ")[:-1]}
     offered = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
-    assert copied == {"pyproject.toml", "README.md", "config", "gateway", "provisioning"}
+    assert copied == {"pyproject.toml", "hatch_build.py", "README.md", "config", "gateway", "provisioning"}
     assert {line.removeprefix("!") for line in offered if line.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from gateway.actors.callers import Caller
+from gateway.actors.beliefs import Caller
 from gateway.answer import Answer, json_answer
 from gateway.api.documents import CurrentUserDocument, OrganizationDocument
 from gateway.api.endpoints import Call

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.actors.callers import Caller
+from gateway.actors.beliefs import Caller
 from gateway.answer import Answer
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived

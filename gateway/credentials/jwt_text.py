@@ -25,14 +25,16 @@ class UnverifiedJwt:
     """What a token says of itself: nothing in it is proven.
 
     Attributes:
-        text: The whole token, for the signature check; secret.
         header: Header parameters.
         payload: Claims.
+        signed: What the signature is over (RFC 7515 §5.2).
+        signature: Makes a secret of it.
     """
 
-    text: str = field(repr=False)
     header: Mapping[str, object]
     payload: Mapping[str, object] = field(repr=False)
+    signed: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
 
 
 def parse_jwt(token: str) -> UnverifiedJwt:
@@ -49,14 +51,14 @@ def parse_jwt(token: str) -> UnverifiedJwt:
     head, body, signature = token.split(".")
     try:
         header, payload = _parse_json(_decode_base64url(head)), _parse_json(_decode_base64url(body))
-        _decode_base64url(signature)
+        signature_bytes = _decode_base64url(signature)
     except (ValueError, RecursionError):  # RecursionError: JSON nested deeper than the interpreter goes
         raise CredentialRejected("token-invalid") from None
     if not isinstance(header, dict):
         raise CredentialRejected("token-invalid")
     if not isinstance(payload, dict):
         raise CredentialRejected("token-verification-failed")
-    return UnverifiedJwt(token, header, payload)
+    return UnverifiedJwt(header, payload, token[: -len(signature) - 1].encode("ascii"), signature_bytes)
 
 
 def _decode_base64url(part: str) -> bytes:

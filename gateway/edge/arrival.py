@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import Final
 
 from gateway.edge import slots
 from gateway.edge.fields import Field, JudgedFields
@@ -17,7 +17,6 @@ from gateway.errors import MethodRefused, RequestMalformed, VersionUnsupported
 _WEIGHT = re.compile(rb"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Incoming:
     """One request as a lane read it.
 
@@ -30,31 +29,61 @@ class Incoming:
         request_id: Ours; a trusted proxy's takes its place during arrival.
         http10: HTTP/1.0; any other version than 1.0 and 1.1 is told by `version_known`.
         seen: What is known of the fields, where the lane has it already; then also the following.
+        parsed: The target, where it was judged already; else None.
         section: The field section as it came, each line with a CRLF before it.
         traceparent: Well-formed, and the only one.
     """
 
-    method: str
-    target: bytes
-    fields: Sequence[Field]
-    peer: str
-    scheme: str
-    request_id: str
-    http10: bool = False
-    version_known: bool = True
-    seen: Seen | None = None
-    section: bytes = field(default=b"", repr=False)
-    traceparent: bytes | None = None
+    __slots__ = (
+        "fields",
+        "http10",
+        "method",
+        "parsed",
+        "peer",
+        "request_id",
+        "scheme",
+        "section",
+        "seen",
+        "target",
+        "traceparent",
+        "version_known",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        fields: Sequence[Field],
+        peer: str,
+        scheme: str,
+        request_id: str,
+        http10: bool = False,
+        version_known: bool = True,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.peer = peer
+        self.scheme = scheme
+        self.request_id = request_id
+        self.http10 = http10
+        self.version_known = version_known
+        self.seen: Seen | None = None
+        self.parsed: Target | None = None
+        self.section = b""
+        self.traceparent: bytes | None = None
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Arrived:
     """A request whose every part was judged."""
 
-    incoming: Incoming
-    head: Head
-    target: Target
-    view: ClientView
+    __slots__ = ("head", "incoming", "target", "view")
+
+    def __init__(self, incoming: Incoming, head: Head, target: Target, view: ClientView) -> None:
+        self.incoming = incoming
+        self.head = head
+        self.target = target
+        self.view = view
 
     @property
     def fields(self) -> JudgedFields:
@@ -142,33 +171,39 @@ def arrive(incoming: Incoming, trust: ForwardingTrust) -> Arrived:
     view = trust.read(incoming.peer, incoming.scheme, head.host, head.forwarded)
     if view.request_id is not None:
         incoming.request_id = view.request_id
-    return Arrived(incoming, head, parse_target(incoming.target), view)
+    target = incoming.parsed
+    return Arrived(incoming, head, parse_target(incoming.target) if target is None else target, view)
 
 
-def _random_digits(count: int) -> Iterator[str]:
+class _RandomDigits:
     """Hex digits from the system's generator, fetched a page at a time: ids must not cost a system call each."""
-    while True:
-        page = os.urandom(4096).hex()
-        for start in range(0, len(page) - count + 1, count):
-            yield page[start : start + count]
+
+    __slots__ = ("_at", "_page")
+
+    def __init__(self) -> None:
+        self._page = ""
+        self._at = 0
+
+    def take(self, count: int) -> str:
+        start, end = self._at, self._at + count
+        if end > len(self._page):
+            self._page = os.urandom(4096).hex()
+            start, end = 0, count
+        self._at = end
+        return self._page[start:end]
+
+    def throw_away(self) -> None:
+        self._page = ""
 
 
-_request_ids = _random_digits(32)
-_traces = _random_digits(48)
-
-
-def _reseed() -> None:
-    """Throw away what is left after a fork: two processes would hand out the same."""
-    global _request_ids, _traces
-    _request_ids, _traces = _random_digits(32), _random_digits(48)
-
-
-os.register_at_fork(after_in_child=_reseed)
+_digits: Final = _RandomDigits()
+# After a fork two processes would hand out the same.
+os.register_at_fork(after_in_child=_digits.throw_away)
 
 
 def new_request_id() -> str:
     """32 hex digits, unique."""
-    return next(_request_ids)
+    return _digits.take(32)
 
 
 def trace_lines(fields: JudgedFields, given: bytes | None = None) -> bytes:
@@ -185,8 +220,9 @@ def trace_lines(fields: JudgedFields, given: bytes | None = None) -> bytes:
         given = fields.once(slots.TRACEPARENT)
     match = TRACEPARENT.fullmatch(given) if given is not None else None
     if match is None:
-        digits = next(_traces)
-        return f"traceparent: 00-{digits[:32]}-{digits[32:]}-00\r\n".encode("ascii")
+        return b"".join(
+            (b"traceparent: 00-", _digits.take(32).encode("ascii"), b"-", _digits.take(16).encode("ascii"), b"-00\r\n")
+        )
     state = fields.once(slots.TRACESTATE)
     kept = b"tracestate: %b\r\n" % state if state else b""
-    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], next(_traces)[:16].encode("ascii"), match[2], kept)
+    return b"traceparent: 00-%b-%b-%b\r\n%b" % (match[1], _digits.take(16).encode("ascii"), match[2], kept)

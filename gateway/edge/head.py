@@ -7,18 +7,20 @@ the unusual (docs/decisions/013).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.edge import slots
 from gateway.edge.fields import Field, JudgedFields, connection_options, judge_fields
 from gateway.edge.forwarded import Forwarded
 from gateway.edge.host import Host, parse_host
+from gateway.edge.target import ORDINARY, Target
 from gateway.errors import CodingUnsupported, ExpectationFailed, HostInvalid, RequestMalformed
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 _METHODS = rb"GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS"
+_METHOD_WORDS = {word.encode("ascii"): word for word in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
 _REQUEST_LINE = re.compile(rb"(" + _METHODS + rb") (/[!-~]*+) HTTP/1\.1\r\n")
+_ORDINARY_LINE = re.compile(rb"(" + _METHODS + rb") (" + ORDINARY + rb") HTTP/1\.1\r\n")
 _LINE = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+"
 _FIELDS = re.compile(rb"(?:" + _LINE + rb"\r\n)++")
 # What a plain head may begin with, cut anywhere: in its request line, in a line of its fields, or in a line's end.
@@ -39,7 +41,6 @@ _NOTHING_FORWARDED = Forwarded()
 _FORWARDED_FIRST, _FORWARDED_END = slots.FORWARDED_FOR, slots.REQUEST_ID + 1
 
 
-@dataclass(slots=True)  # not frozen: one per request whose fields were not seen lately
 class Head:
     """A field section after judgement: all that can be said without the request line and the connection.
 
@@ -58,31 +59,81 @@ class Head:
         passing: Lines for the upstream, each with its CRLF: Host, then those that pass as they came.
     """
 
-    received: Sequence[Field]
-    fields: JudgedFields
-    host: Host
-    forwarded: Forwarded
-    content_length: int | None
-    chunked: bool
-    options: frozenset[bytes]
-    closes: bool
-    upgrade: bytes | None
-    continue_wanted: bool
-    plain: bool
-    passing: bytes
+    __slots__ = (
+        "chunked",
+        "closes",
+        "content_length",
+        "continue_wanted",
+        "fields",
+        "forwarded",
+        "host",
+        "options",
+        "passing",
+        "plain",
+        "received",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        received: Sequence[Field],
+        fields: JudgedFields,
+        host: Host,
+        forwarded: Forwarded,
+        content_length: int | None,
+        chunked: bool,
+        options: frozenset[bytes],
+        closes: bool,
+        upgrade: bytes | None,
+        continue_wanted: bool,
+        plain: bool,
+        passing: bytes,
+    ) -> None:
+        self.received = received
+        self.fields = fields
+        self.host = host
+        self.forwarded = forwarded
+        self.content_length = content_length
+        self.chunked = chunked
+        self.options = options
+        self.closes = closes
+        self.upgrade = upgrade
+        self.continue_wanted = continue_wanted
+        self.plain = plain
+        self.passing = passing
 
 
-def find_request_line(data: bytes) -> tuple[bytes, bytes, int] | None:
-    """Read a request line of the plain shape.
+class RequestLine:
+    """A request line of the plain shape.
+
+    Attributes:
+        method: As sent.
+        raw: The target as sent.
+        target: The same judged; None when it is none of the ordinary ones: `target.parse_target` judges it then.
+        end: The place behind the CRLF.
+    """
+
+    __slots__ = ("end", "method", "raw", "target")
+
+    def __init__(self, method: str, raw: bytes, target: Target | None, end: int) -> None:
+        self.method = method
+        self.raw = raw
+        self.target = target
+        self.end = end
+
+
+def find_request_line(data: bytes) -> RequestLine | None:
+    """Read a request line of the plain shape; None when it is anything else.
 
     Args:
         data: Begins with the line.
-
-    Returns:
-        Method, target and the place behind the CRLF; None when it is anything else.
     """
+    match = _ORDINARY_LINE.match(data)
+    if match is not None:
+        method, raw, path, query = match.groups()
+        return RequestLine(_METHOD_WORDS[method], raw, Target(raw, path.decode("ascii"), query or b""), match.end())
     match = _REQUEST_LINE.match(data)
-    return (match[1], match[2], match.end()) if match is not None else None
+    return RequestLine(_METHOD_WORDS[match[1]], match[2], None, match.end()) if match is not None else None
 
 
 def split_fields(section: bytes) -> list[Field] | None:

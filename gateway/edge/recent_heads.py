@@ -9,14 +9,13 @@ credential field is not kept. What else a client sends (cookies, fields of the a
 sent, and for one or two generations: then what nobody sends any more is gone (docs/decisions/013).
 """
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Generic, TypeVar
 
 from gateway.edge import slots
 from gateway.edge.head import END_OF_HEAD, Head, judge_head, split_fields, take_changing
 
-SECTIONS = 16_384
+SECTIONS = 32_768
 """Whole sections of one generation, some 300 bytes each."""
 HEADS = 2048
 """Judgements of one generation, some kilobytes each."""
@@ -25,7 +24,6 @@ LONGEST = 4096
 T = TypeVar("T")
 
 
-@dataclass(slots=True)  # not frozen: one per request that was not seen lately
 class Seen:
     """What is known of a field section.
 
@@ -33,11 +31,16 @@ class Seen:
         head: Its judgement, without what follows.
         bearer: SHA-256 of the token of `Authorization: Bearer`, None when there is none in that spelling.
         content_length: Bytes of the body, None when the head tells.
+        note: What a later room keeps here of the bearer, its own to believe; it saves a look-up.
     """
 
-    head: Head
-    bearer: bytes | None
-    content_length: int | None
+    __slots__ = ("bearer", "content_length", "head", "note")
+
+    def __init__(self, head: Head, bearer: bytes | None, content_length: int | None) -> None:
+        self.head = head
+        self.bearer = bearer
+        self.content_length = content_length
+        self.note: object | None = None
 
 
 class _Generations(Generic[T]):
@@ -85,7 +88,7 @@ class RecentHeads:
     def __len__(self) -> int:
         return len(self._sections) + len(self._heads)
 
-    def judged(self, data: bytes, start: int, end: int) -> tuple[Seen, bytes | None, int] | None:
+    def judged(self, data: bytes, start: int, end: int) -> tuple[Seen, bytes, bytes | None, int] | None:
         """Judge a field section, or remember how it was judged.
 
         Args:
@@ -94,18 +97,21 @@ class RecentHeads:
             end: Where the head ends, or a later end of a head: then no section up to there is remembered.
 
         Returns:
-            What is known; the traceparent, when it is not among that; and where the head ends. None when the section
-            is not of the plain shape, or holds twice what must be there once.
+            What is known; the section, each line with a CRLF before it; the traceparent, when it is not among what is
+            known; and where the head ends. None when the section is not of the plain shape, or holds twice what must
+            be there once.
 
         Raises:
             RequestMalformed: And its kin: the first part that cannot stand.
         """
-        digest = sha256(data[start - 2 : end + 2]).digest()
+        section = data[start - 2 : end + 2]
+        digest = sha256(section).digest()
         seen = self._sections.get(digest)
         if seen is not None:
-            return seen, None, end
+            return seen, section, None, end
         first_end = data.find(END_OF_HEAD)
-        section = data[start - 2 : first_end + 2]
+        if first_end != end:
+            section = data[start - 2 : first_end + 2]
         left, bearer, trace, length = take_changing(section)
         left_digest = sha256(left).digest()
         head = self._heads.get(left_digest)
@@ -122,7 +128,7 @@ class RecentHeads:
         seen = Seen(head, sha256(bearer).digest() if bearer is not None else None, length)
         if was_known and trace is None and first_end == end and len(section) <= LONGEST:
             self._sections.put(digest, seen)
-        return seen, trace, first_end
+        return seen, section, trace, first_end
 
     def _keep(self, digest: bytes, head: Head) -> None:
         """Keep a judgement when its section comes again: one of a kind would cost its memory for nothing."""

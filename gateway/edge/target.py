@@ -7,7 +7,6 @@ known.
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from gateway.errors import TargetInvalid
@@ -15,9 +14,9 @@ from gateway.errors import TargetInvalid
 # Printable ASCII without space, `%` and what the contract refuses: \ # " < > ^ { | } ; ? and backtick.
 _PLAIN = rb"!$&'()*+,\-.0-9:=@A-Z\[\]_a-z~"
 _QUERY = rb"\x21\x22\x24-\x7e"
-_ORDINARY = re.compile(
-    rb"(?=/)((?:/(?!\.\.?(?:[/?]|\Z))[" + _PLAIN + rb"]++)*+/?)(\?[" + _QUERY + rb"]*+)?",
-)
+ORDINARY = rb"((?=/)(?:/(?!\.\.?(?:[/? ]|\Z))[" + _PLAIN + rb"]++)*+/?)(\?[" + _QUERY + rb"]*+)?"
+"""What most targets are, where they end or a blank follows; groups: path and query."""
+_ORDINARY = re.compile(ORDINARY)
 _PATH_OCTETS = re.compile(rb"[" + _PLAIN + rb"/%]*")
 _QUERY_OCTETS = re.compile(rb"[" + _QUERY + rb"]*")
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -27,7 +26,6 @@ _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|\Z)")
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class Target:
     """A request target that passed; `raw == path + query`.
 
@@ -39,11 +37,21 @@ class Target:
         has_encoded_percent: The path holds `%25`; only a route with `allow_encoded: [percent]` takes it.
     """
 
-    raw: bytes
-    path: str
-    query: bytes = b""
-    has_encoded_slash: bool = False
-    has_encoded_percent: bool = False
+    __slots__ = ("has_encoded_percent", "has_encoded_slash", "path", "query", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        path: str,
+        query: bytes = b"",
+        has_encoded_slash: bool = False,
+        has_encoded_percent: bool = False,
+    ) -> None:
+        self.raw = raw
+        self.path = path
+        self.query = query
+        self.has_encoded_slash = has_encoded_slash
+        self.has_encoded_percent = has_encoded_percent
 
     @property
     def decoded_path(self) -> str:

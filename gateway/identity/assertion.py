@@ -22,7 +22,7 @@ from provisioning.errors import RingEmpty
 from provisioning.key_ring import KeyRing
 
 if TYPE_CHECKING:
-    from gateway.actors.callers import Caller
+    from gateway.actors.beliefs import Caller
 
 LIFE_S = 300
 _USED_FOR_S = LIFE_S / 2

@@ -22,8 +22,8 @@ _AT_ONCE = 32
 """Requests of one connection that are begun in one turn of the event loop."""
 
 
-class FastConnection(asyncio.Protocol):
-    """A client's connection.
+class FastConnection:
+    """A client's connection; an `asyncio.Protocol` by its shape.
 
     At most one request is under way (`_busy`). What came of its body waits in `_body` until the upstream takes it;
     what came behind it waits in `_buffer`.
@@ -89,6 +89,9 @@ class FastConnection(asyncio.Protocol):
         self._gone = True
         self._buffer = self._body = b""
         self._relay = self._exchange = None
+
+    def eof_received(self) -> None:
+        """The client sends no more: to us it is gone."""
 
     def pause_writing(self) -> None:
         """The client reads slowly: read no more from the upstream."""

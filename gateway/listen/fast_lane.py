@@ -8,6 +8,7 @@ Measured in docs/performance.md.
 """
 
 import asyncio
+from typing import cast
 
 from config.model import Limits
 from gateway.edge.recent_heads import RecentHeads
@@ -56,16 +57,17 @@ class FastLane:
         """Serve every request from now on with these; those under way keep what they began with."""
         self.pipeline, self.refusals, self.limits = pipeline, refusals, limits
         self.waiting_cap = max(WAITING_CAP, limits.head_bytes)
+        self.heads = RecentHeads()  # what rooms noted in there is of the settings before
 
-    def __call__(self) -> FastConnection:
+    def __call__(self) -> asyncio.Protocol:
         """Make the protocol of one accepted connection."""
-        return FastConnection(self)
+        return cast(asyncio.Protocol, FastConnection(self))
 
     def take_back(self, transport: asyncio.Transport) -> None:
         """Go on with a connection that was lent to the aiohttp lane."""
         connection = FastConnection(self)
         connection.connection_made(transport)
-        transport.set_protocol(connection)
+        transport.set_protocol(cast(asyncio.Protocol, connection))
         transport.resume_reading()
         if self.draining:
             connection.end_soon()

@@ -9,7 +9,6 @@ from gateway.errors import GatewayError
 if TYPE_CHECKING:
     from gateway.listen.fast_lane import FastLane
 
-_METHODS = {word.encode(): word for word in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")}
 _GIVE_AWAY = 0
 
 
@@ -29,12 +28,11 @@ def read_plain(lane: "FastLane", buffer: bytes, end: int, peer: str) -> tuple[Ar
     line = find_request_line(buffer)
     if line is None:
         return _GIVE_AWAY
-    method, target, start = line
     try:
-        known = lane.heads.judged(buffer, start, end)
+        known = lane.heads.judged(buffer, line.end, end)
         if known is None:
             return _GIVE_AWAY
-        seen, trace, end = known
+        seen, section, trace, end = known
         head, limits = seen.head, lane.limits
         # Three fields may have been taken out.
         if end + 4 > limits.head_bytes or len(head.received) + 3 > limits.head_fields:
@@ -42,11 +40,9 @@ def read_plain(lane: "FastLane", buffer: bytes, end: int, peer: str) -> tuple[Ar
         head_bytes, body_bytes = end + 4, seen.content_length or head.content_length or 0
         if not head.plain:
             return _GIVE_AWAY if head.chunked else head_bytes + body_bytes
-        fields, section, name = head.received, buffer[start - 2 : end + 2], _METHODS[method]
-        request_id = new_request_id()
-        arrived = lane.pipeline.arrive(
-            Incoming(name, target, fields, peer, lane.scheme, request_id, False, True, seen, section, trace)
-        )
+        incoming = Incoming(line.method, line.raw, head.received, peer, lane.scheme, new_request_id())
+        incoming.parsed, incoming.seen, incoming.section, incoming.traceparent = line.target, seen, section, trace
+        arrived = lane.pipeline.arrive(incoming)
     except GatewayError:
         return _GIVE_AWAY
     return arrived, head_bytes, body_bytes

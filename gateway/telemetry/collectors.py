@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway import __version__
+from gateway import IS_COMPILED, __version__
 from gateway.actors.callers import Callers
 from gateway.identity.assertion import Assertions
 from gateway.telemetry.metrics import gauge
@@ -91,13 +91,18 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read every source once (prometheus_client's Collector)."""
         sources = self._sources()
-        labels = {"version": __version__, "python": python_version()}
+        labels = {"version": __version__, "python": python_version(), "compiled": "yes" if IS_COMPILED else "no"}
         yield gauge("gateway_build_info", "What runs.", list(labels), [(list(labels.values()), 1)])
         yield _counter("gateway_jwks_fetches", "Fetches of signing keys.", "result", sources.keys.fetches)
         age = sources.keys.age_s()
         yield gauge("gateway_jwks_age_seconds", "Since signing keys were fetched.", [], [([], age)])
         yield _counter(
             "gateway_caller_cache_requests", "Look-ups in the near cache.", "result", _look_ups(sources.callers)
+        )
+        yield CounterMetricFamily(
+            "gateway_caller_renewals",
+            "Callers in use whose records were read again before they were old.",
+            value=sources.callers.look_ups.renewals,
         )
         yield _counter("gateway_database_failures", "Failed uses of PostgreSQL.", "reason", sources.database.failures)
         yield _counter("gateway_clerk_api_requests", "Backend API requests.", "outcome", sources.clerk_api.outcomes)

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 from gateway.upstream.connection import UpstreamConnection
@@ -78,30 +79,30 @@ async def dial(
         UnicodeError: A name no resolver takes.
         TimeoutError: Not within the deadline.
     """
-    loop = asyncio.get_running_loop()
+    loop, factory = asyncio.get_running_loop(), cast(Callable[[], asyncio.Protocol], make)
     async with asyncio.timeout(deadline_s):
         if address.path is not None:
-            return await _dial_unix(loop, address.path, make)
+            return cast(UpstreamConnection, await _dial_unix(loop, address.path, factory))
         if address.tls is None:
-            _, connection = await loop.create_connection(make, address.host, address.port)
-            return connection
+            _, connection = await loop.create_connection(factory, address.host, address.port)
+            return cast(UpstreamConnection, connection)
         _, connection = await loop.create_connection(
-            make,
+            factory,
             address.host,
             address.port,
             ssl=address.tls,
             server_hostname=address.server_name or address.host,
             ssl_handshake_timeout=deadline_s,
         )
-        return connection
+        return cast(UpstreamConnection, connection)
 
 
 async def _dial_unix(
-    loop: asyncio.AbstractEventLoop, path: str, make: Callable[[], UpstreamConnection]
-) -> UpstreamConnection:
+    loop: asyncio.AbstractEventLoop, path: str, factory: Callable[[], asyncio.Protocol]
+) -> asyncio.Protocol:
     while True:
         try:
-            _, connection = await loop.create_unix_connection(make, path)
+            _, connection = await loop.create_unix_connection(factory, path)
         except BlockingIOError:
             # The server's backlog is full. TCP would wait by itself; a Unix socket says so at once (connect(2)).
             await asyncio.sleep(_BACKLOG_FULL_S)

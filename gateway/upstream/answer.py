@@ -1,6 +1,5 @@
 """What an upstream answered, as values: the head we relay and how its body is delimited."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
@@ -17,7 +16,6 @@ class Framing(Enum):
     UNTIL_CLOSE = "until_close"
 
 
-@dataclass(slots=True)  # not frozen: one is made per answer on the hot path, and freezing doubles its cost
 class AnswerHead:
     """Head of one final answer.
 
@@ -30,11 +28,14 @@ class AnswerHead:
         has_cors: The upstream sent an Access-Control-Allow-Origin of its own.
     """
 
-    status: int
-    reason: bytes
-    fields: bytes
-    framing: Framing
-    has_cors: bool
+    __slots__ = ("fields", "framing", "has_cors", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, fields: bytes, framing: Framing, has_cors: bool) -> None:
+        self.status = status
+        self.reason = reason
+        self.fields = fields
+        self.framing = framing
+        self.has_cors = has_cors
 
 
 class AnswerSink(Protocol):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from gateway.upstream.pool import Upstream
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """A kept-alive connection; carries one exchange at a time.
+class UpstreamConnection:
+    """A kept-alive connection, an `asyncio.Protocol` by its shape; carries one exchange at a time.
 
     Attributes:
         address: Which of the pool's addresses it leads to.

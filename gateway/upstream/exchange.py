@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.errors import UpstreamError, UpstreamUnreachable
 from gateway.upstream.answer import AnswerSink
@@ -10,7 +9,6 @@ from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Upstream
 
 
-@dataclass(slots=True)  # not frozen: one per request on the hot path
 class OutgoingRequest:
     """What goes up.
 
@@ -21,10 +19,13 @@ class OutgoingRequest:
         body_follows: The lane will write a body piece by piece.
     """
 
-    head: bytes
-    is_head: bool
-    replayable: bool
-    body_follows: bool
+    __slots__ = ("body_follows", "head", "is_head", "replayable")
+
+    def __init__(self, head: bytes, is_head: bool, replayable: bool, body_follows: bool) -> None:
+        self.head = head
+        self.is_head = is_head
+        self.replayable = replayable
+        self.body_follows = body_follows
 
 
 class Exchange:

@@ -246,7 +246,8 @@ class Upstream:
                 self._rest(index, begins=self.rotation.dial_failed(index))
             if isinstance(error, TimeoutError):
                 raise UpstreamTimedOut("connect_timeout") from None
-            raise UpstreamUnreachable("tls_failed" if isinstance(error, ssl.SSLError) else "connect_failed") from error
+            reason = "tls_failed" if isinstance(error, ssl.SSLError) else "connect_failed"
+            raise UpstreamUnreachable(reason).caused_by(error) from error
         if not connection.usable:
             connection.abort()  # lost before anybody knew of it: `left` will not count it out
             self.died(connection)

@@ -2,7 +2,7 @@
 
 import httptools
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gateway.edge.head import (
@@ -12,6 +12,9 @@ from gateway.edge.head import (
     split_fields,
     take_changing,
 )
+from gateway.edge.target import parse_target
+from gateway.errors import TargetInvalid
+from tests.edge.test_target import TARGETS
 
 SECTION = b"Host: app.example.test\r\nAccept: */*\r\n"
 PIECES = [
@@ -80,10 +83,31 @@ def test_whatever_is_read_as_a_request_line_llhttp_reads_alike(data: bytes) -> N
     line = find_request_line(data)
 
     if line is not None:
-        method, target, end = line
-        parsed = Parsed(data[:end] + b"Host: a\r\n\r\n")
-        assert (parsed.parser.get_method(), parsed.target, parsed.parser.get_http_version()) == (method, target, "1.1")
-        assert data[end - 2 : end] == b"\r\n"
+        parsed = Parsed(data[: line.end] + b"Host: a\r\n\r\n")
+        read = (parsed.parser.get_method().decode(), parsed.target, parsed.parser.get_http_version())
+        assert read == (line.method, line.raw, "1.1")
+        assert data[line.end - 2 : line.end] == b"\r\n"
+
+
+@given(TARGETS)
+@example(b"/a/..")
+@example(b"/a/. ")
+@example(b"/..?x")
+@example(b"/a?b")
+def test_a_target_judged_with_its_line_is_judged_as_it_is_alone(raw: bytes) -> None:
+    assume(b"\n" not in raw)
+    line = find_request_line(b"GET " + raw + b" HTTP/1.1\r\n")
+    try:
+        alone = parse_target(raw)
+    except TargetInvalid:
+        assert line is None or line.target is None
+        return
+
+    assert line is not None
+    if line.target is None:
+        assert b"%" in alone.path.encode()
+    else:
+        assert (line.target.raw, line.target.path, line.target.query) == (alone.raw, alone.path, alone.query)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +169,7 @@ def test_what_cannot_become_plain_never_does(beginning: bytes, rest: bytes) -> N
         return
     line = find_request_line(whole)
 
-    assert line is None or split_fields(whole[line[2] : end + 2]) is None
+    assert line is None or split_fields(whole[line.end : end + 2]) is None
 
 
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -17,7 +17,12 @@ TRACE = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-%016x-01"
 def judged(heads: RecentHeads, *lines: bytes, rest: bytes = b"") -> tuple[Seen, bytes | None, int] | None:
     data = LINE + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + rest
     end = len(data) - 4 if data.endswith(END_OF_HEAD) else data.find(END_OF_HEAD)
-    return heads.judged(data, len(LINE), end)
+    known = heads.judged(data, len(LINE), end)
+    if known is None:
+        return None
+    seen, section, trace, first_end = known
+    assert section == data[len(LINE) - 2 : first_end + 2]
+    return seen, trace, first_end
 
 
 def test_a_section_that_comes_again_is_not_judged_again() -> None:
@@ -95,7 +100,7 @@ def test_a_head_ends_where_it_first_ends_however_often_it_was_seen(lines: list[b
         known = heads.judged(data, len(LINE), len(data) - 4)
 
         assert known is not None
-        assert known[2] == first
+        assert known[3] == first
 
 
 def test_nothing_of_a_token_stays() -> None:

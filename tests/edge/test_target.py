@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.edge.target import Target, decode_except_slash, parse_target
+from gateway.edge.target import decode_except_slash, parse_target
 from gateway.errors import TargetInvalid
 
 ORDINARY = [
@@ -34,7 +34,8 @@ def test_ordinary_target_passes_as_it_came(raw: bytes) -> None:
 
     assert target.raw == raw
     assert target.path.encode() + target.query == raw
-    assert target == Target(raw, target.path, target.query)
+    assert not target.has_encoded_slash
+    assert not target.has_encoded_percent
 
 
 @pytest.mark.parametrize("raw", [b"/public/../admin", b"/public/./x", b"/public/..", b"/..", b"/.", b"/./", b"/a/.?x"])
@@ -196,7 +197,6 @@ def test_p13_what_is_matched_is_what_is_forwarded(raw: bytes) -> None:
 
     assert naive_verdict(raw)
     assert target.path.encode("ascii") + target.query == target.raw == raw
-    assert parse_target(target.raw) == target
 
 
 @settings(max_examples=200, deadline=None)
@@ -207,4 +207,5 @@ def test_p13_fast_and_careful_reading_agree(segments: list[str], slash_at_end: b
         assert refusal_of(path.encode()) == "path_segment_dots"
         return
 
-    assert parse_target(path.encode()) == Target(path.encode(), path)
+    target = parse_target(path.encode())
+    assert (target.raw, target.path, target.query) == (path.encode(), path, b"")

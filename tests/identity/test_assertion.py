@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from gateway.actors.actor import Actor
-from gateway.actors.callers import Caller
+from gateway.actors.beliefs import Caller
 from gateway.api.endpoints import Call
 from gateway.api.well_known import WellKnown
 from gateway.credentials.kinds import Carrier, CredentialKind

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from gateway.errors import GatewayError
 from gateway.listen.relay import Relay
@@ -132,7 +133,7 @@ class Outcome:
 def begun(pool: Upstream, sink: KeptSink | Relay, method: str = "GET") -> tuple[UpstreamConnection, Exchange]:
     """Start an exchange on an idle connection of this pool."""
     connection = UpstreamConnection(pool)
-    connection.connection_made(KeptTransport(connection))
+    connection.connection_made(KeptTransport(cast(asyncio.Protocol, connection)))
     pool.release(connection)
     exchange = Exchange(pool, outgoing(method), sink)
     exchange.start()

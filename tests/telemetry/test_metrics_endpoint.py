@@ -21,6 +21,7 @@ FAMILIES = (
     "gateway_jwks_fetches_total",
     "gateway_jwks_age_seconds",
     "gateway_caller_cache_requests_total",
+    "gateway_caller_renewals_total",
     "gateway_database_failures_total",
     "gateway_clerk_api_requests_total",
     "gateway_provisioned_users_total",

@@ -25,6 +25,14 @@ heads = st.tuples(
 ).map(lambda parts: b"HTTP/1.1 " + b"\r\n".join([parts[0], *parts[1], b"", b""]))
 
 
+def what_is_read(answers: PlainAnswers, data: bytes, *, is_head: bool) -> tuple[object, ...] | None:
+    plain = answers.read(data, is_head=is_head)
+    if plain is None:
+        return None
+    head, start, length = plain
+    return head.status, head.reason, head.fields, head.framing, head.has_cors, start, length
+
+
 def test_an_answer_is_read_with_what_passes_and_its_length() -> None:
     answers = PlainAnswers()
     for length in (0, 5, 12345, 7):
@@ -43,7 +51,7 @@ def test_what_was_learnt_changes_no_reading(taught: bytes, data: bytes, is_head:
     for _ in range(3):
         answers.read(taught, is_head=False)
 
-    assert answers.read(data, is_head=is_head) == PlainAnswers().read(data, is_head=is_head)
+    assert what_is_read(answers, data, is_head=is_head) == what_is_read(PlainAnswers(), data, is_head=is_head)
 
 
 @given(heads)

@@ -1,0 +1,191 @@
+"""People in use are asked for again together, before what is known of them is old; nobody else is."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+
+from config.model import Cache, Route
+from gateway.actors.callers import Callers
+from gateway.credentials.kinds import Carrier, Credential, CredentialKind
+from gateway.errors import UserDisabled
+from gateway.policy.routes import CompiledRoute, RouteTable
+from gateway.verify.session import SessionRules
+from gateway.verify.signing_keys import SigningKeys
+from gateway.verify.verifier import Verifier
+from provisioning.arrivals import Arrivals
+from provisioning.clerk_api import ClerkApi
+from provisioning.database.pool import Database
+from provisioning.first_sight import FirstSight
+from provisioning.records import Standing, Subject
+from tests.support.clerk_keys import AUTHORIZED_PARTY, ISSUER, mint_token
+from tests.support.jwks_server import serve_jwks
+
+NOW = 1_700_000_000.0
+TTL_S = 30.0
+TOKEN_S = 3600
+(RULE,) = RouteTable.compile([Route(path="/**", auth="required", upstream="app")]).routes
+
+
+class CountedFirstSight(FirstSight):
+    """Counts the questions asked of our records."""
+
+    alone = together = 0
+
+    async def find(self, clerk_user_id: str, clerk_organization_id: str | None) -> Standing | None:
+        self.alone += 1
+        return await super().find(clerk_user_id, clerk_organization_id)
+
+    async def find_many(self, subjects: Sequence[Subject]) -> list[Standing | None]:
+        self.together += 1
+        return await super().find_many(subjects)
+
+
+@dataclass
+class Stage:
+    """Callers over real records, with a clock that is moved by hand."""
+
+    callers: Callers
+    first_sight: CountedFirstSight
+    database: Database
+    rule: CompiledRoute
+    elapsed_s: float = 0.0
+
+    def session_of(self, person: str) -> Credential:
+        token = mint_token(sub=person, sid=f"sess_{person}", now=int(NOW), exp=int(NOW) + TOKEN_S)
+        return Credential(CredentialKind.SESSION, Carrier.HEADER, token)
+
+    async def meet(self, *people: str) -> list[Credential]:
+        credentials = [self.session_of(person) for person in people]
+        for credential in credentials:
+            await self.callers.resolve(credential, self.rule)
+        return credentials
+
+    def known(self, credential: Credential) -> bool:
+        return self.callers.known(credential.digest) is not None
+
+    async def write(self, statement: str, *values: object) -> None:
+        async with self.database.connection() as connection:
+            await connection.execute(statement, *values)
+
+
+@pytest.fixture
+async def stage(database_url: str) -> AsyncIterator[Stage]:
+    async with (
+        serve_jwks() as jwks,
+        Database(database_url, acquire_timeout=60, statement_timeout=60) as database,
+        aiohttp.ClientSession() as session,
+    ):
+        keys = SigningKeys(jwks.url)
+        await keys.start()
+        assert await keys.first_set()
+        first_sight = CountedFirstSight(database)
+        arrivals = Arrivals(first_sight, ClerkApi(session, "http://127.0.0.1:1", None))
+        verifier = Verifier(keys, SessionRules((ISSUER,), (AUTHORIZED_PARTY,)), lambda: NOW + made.elapsed_s)
+        callers = Callers(
+            verifier,
+            arrivals,
+            Cache(near_ttl=TTL_S),
+            clock=lambda: NOW + made.elapsed_s,
+            monotonic=lambda: 1000.0 + made.elapsed_s,
+        )
+        made = Stage(callers, first_sight, database, RULE)
+        yield made
+        await arrivals.close()
+        await keys.close()
+
+
+async def pass_time(stage: Stage, seconds: float) -> None:
+    """Let time pass, with the round of renewals that comes every half second."""
+    until = stage.elapsed_s + seconds
+    while stage.elapsed_s < until:
+        stage.elapsed_s += 0.5
+        await stage.callers.renewal.renew()
+
+
+async def test_people_in_use_stay_known_and_never_wait(stage: Stage) -> None:
+    credentials = await stage.meet("user_a", "user_b", "user_c")
+    asked = stage.first_sight.alone
+
+    for _ in range(200):
+        await pass_time(stage, 1)
+        assert all(stage.known(credential) for credential in credentials)
+
+    assert stage.first_sight.alone == asked
+
+
+async def test_people_who_are_due_together_are_asked_for_with_one_query(stage: Stage) -> None:
+    credentials = await stage.meet(*(f"user_{number}" for number in range(40)))
+    assert all(stage.known(credential) for credential in credentials)
+
+    stage.elapsed_s = 0.7 * TTL_S - 0.1  # nobody is old yet, and as good as all are due
+    before = stage.first_sight.together
+    renewed = await stage.callers.renewal.renew()
+
+    assert stage.first_sight.together == before + 1
+    assert renewed > 10
+
+
+async def test_who_was_not_seen_since_is_not_asked_for(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+
+    await pass_time(stage, 2 * TTL_S)
+
+    assert stage.first_sight.together == 0
+    assert not stage.known(credential)
+
+
+async def test_nobody_is_believed_for_longer_than_the_setting_says(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    for _ in range(7):
+        assert stage.known(credential)
+        await pass_time(stage, 10)
+
+    stage.elapsed_s += TTL_S + 0.1  # no round came by, as while PostgreSQL is away
+
+    assert not stage.known(credential)
+
+
+async def test_what_changed_is_believed_no_more_and_refused_on_the_long_way(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    await stage.write("UPDATE users SET disabled_at = now() WHERE clerk_id = 'user_a'")
+    assert stage.known(credential)
+
+    await pass_time(stage, TTL_S)
+
+    assert not stage.known(credential)
+    with pytest.raises(UserDisabled):
+        await stage.callers.resolve(credential, stage.rule)
+
+
+async def test_a_changed_role_is_known_after_the_next_request(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    await stage.write("UPDATE users SET role = 'ADMIN' WHERE clerk_id = 'user_a'")
+    assert stage.known(credential)
+
+    await pass_time(stage, TTL_S)
+    caller = await stage.callers.resolve(credential, stage.rule)
+
+    assert caller.actor.role == "ADMIN"
+    assert b"X-Actor-Role: ADMIN\r\n" in caller.identity
+
+
+async def test_renewal_ends_with_the_token(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    while stage.elapsed_s < TOKEN_S:
+        assert stage.known(credential)
+        await pass_time(stage, 10)
+
+    assert not stage.known(credential)
+
+
+async def test_a_token_known_before_is_not_verified_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    (credential,) = await stage.meet("user_a")
+    first = await stage.callers.resolve(credential, stage.rule)
+    stage.elapsed_s += TTL_S + 1
+
+    monkeypatch.setattr(Verifier, "verify_now", None)  # a call would raise
+    again = await stage.callers.resolve(credential, stage.rule)
+
+    assert again is first
