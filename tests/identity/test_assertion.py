@@ -10,7 +10,6 @@ import pytest
 
 from gateway.actors.actor import Actor
 from gateway.actors.beliefs import Caller
-from gateway.api.endpoints import Call
 from gateway.api.well_known import WellKnown
 from gateway.credentials.kinds import Carrier, CredentialKind
 from gateway.errors import StoreUnavailable
@@ -205,7 +204,7 @@ async def test_without_a_key_nobody_is_told_anything_unsigned(database: Database
     with pytest.raises(StoreUnavailable):
         Assertions(ring, {"app"}, 10).line(caller_of(alice), "app")
     with pytest.raises(StoreUnavailable):
-        await WellKnown(ring, 300).keys(Call(None, None, None))  # type: ignore[arg-type]  # it reads nothing of it
+        WellKnown(ring, 300).document()
 
 
 async def test_an_upstream_chooses_whether_it_wants_assertions(database_url: str) -> None:
