@@ -279,9 +279,7 @@ def _records(home: Home, sources: Sources, own: OwnTokens, reporter_keys: Report
             home.live.end(user=user_id, token=ended)
 
     users, organizations = Users(database), Organizations(database)
-    return Records(
-        users, organizations, sources.tokens, forget_tokens, own.ring, own.minter, home.live, reporter_keys
-    )
+    return Records(users, organizations, sources.tokens, forget_tokens, own.ring, own.minter, home.live, reporter_keys)
 
 
 def _ingredients(config: UpstreamSettings) -> object:

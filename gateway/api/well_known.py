@@ -28,12 +28,9 @@ class WellKnown:
         """Give the JWK set, or 304 to whoever has it already.
 
         Raises:
-            StoreUnavailable: No key was ever loaded: an empty set would be believed.
+            StoreUnavailable: As `document`.
         """
-        keys = self.ring.public_keys()
-        if not keys:
-            raise StoreUnavailable("no_signing_keys")
-        body = orjson.dumps({"keys": keys})
+        body = self.document()
         etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode("ascii")
         fields = (
             (b"ETag", etag),
@@ -44,6 +41,17 @@ class WellKnown:
         if _has(call.arrived.fields.lines, etag):
             return Answer(304, fields)
         return Answer(200, ((b"Content-Type", b"application/json"), *fields), body)
+
+    def document(self) -> bytes:
+        """Write the JWK set.
+
+        Raises:
+            StoreUnavailable: No key was ever loaded: an empty set would be believed.
+        """
+        keys = self.ring.public_keys()
+        if not keys:
+            raise StoreUnavailable("no_signing_keys")
+        return orjson.dumps({"keys": keys})
 
 
 def max_age_of(publish_ahead_s: float) -> int:

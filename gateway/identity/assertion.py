@@ -129,7 +129,7 @@ def claims_of(actor: Actor, issuer: str, audience: str, now: int, token_id: str)
         "role": actor.role,
         "auth": principal.kind,
         "sid": principal.session_id,
-        "token_id": None,
+        "token_id": principal.token_id,
         "scopes": ["*"] if principal.scopes is None else list(principal.scopes),
         "org": {
             "id": actor.organization_id,

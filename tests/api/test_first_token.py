@@ -60,6 +60,11 @@ async def test_it_can_be_switched_off_and_reloaded(database_url: str) -> None:
     assert row["scopes"] == ["reports:read"]
 
 
+async def test_another_master_key_is_not_taken_while_signing_keys_are_sealed_under_this_one(database_url: str) -> None:
+    async with gateway_under_test(database_url) as gateway:
+        assert not await gateway.reload(secrets={"master_key": "other-" + MASTER_KEY})
+
+
 async def test_a_reload_of_its_rules_counts_for_the_next_user(database_url: str) -> None:
     async with gateway_under_test(database_url) as gateway:
         assert await gateway.reload(tokens={"scopes": ["a"]})
