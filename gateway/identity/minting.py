@@ -120,41 +120,50 @@ class Minter:
             expires_at = int(min(expires_at, principal.expires_at))
         if expires_at <= now:
             return None
-        clerk = {"iss": principal.issuer, "sub": principal.subject}
-        if principal.organization is not None:
-            clerk["org"] = principal.organization.id
-            if principal.organization.slug is not None:
-                clerk["slug"] = principal.organization.slug
         claims: dict[str, object] = {
             "iss": self._issuer,
             "aud": AUDIENCE[kind],
-            "sub": actor.user_id,
             "iat": now,
             "exp": expires_at,
             "jti": token_urlsafe(16),
             "token_use": str(kind),
             "role": str(Role.USER if kind is CredentialKind.AGENT_TOKEN else actor.role),
-            "auth": str(principal.kind),
-            "sid": principal.session_id,
-            "token_id": principal.token_id,
-            "scopes": None if principal.scopes is None else list(principal.scopes),
-            "org": {
-                "id": actor.organization_id,
-                "role": actor.organization_role,
-                "permissions": list(actor.organization_permissions),
-            },
-            "fea": list(principal.features) or None,
-            "pla": list(principal.plans) or None,
-            "act": _act(caller),
-            "clerk": clerk,
             "path": path,
             "origin": origin,
+            **_claims_of(caller),
         }
         try:
             token = self._ring.sign({name: value for name, value in claims.items() if value is not None})
         except RingEmpty:
             raise VerifierUnavailable("ring_empty") from None
         return Minted(token, expires_at)
+
+
+def _claims_of(caller: Caller) -> dict[str, object]:
+    """What a caller's credential proved, and who we know them as."""
+    actor, principal = caller.actor, caller.actor.principal
+    organization = principal.organization
+    return {
+        "sub": actor.user_id,
+        "auth": str(principal.kind),
+        "sid": principal.session_id,
+        "token_id": principal.token_id,
+        "scopes": None if principal.scopes is None else list(principal.scopes),
+        "org": {
+            "id": actor.organization_id,
+            "role": actor.organization_role,
+            "permissions": list(actor.organization_permissions),
+        },
+        "fea": list(principal.features) or None,
+        "pla": list(principal.plans) or None,
+        "act": _act(caller),
+        "clerk": {
+            "iss": principal.issuer,  # empty for an API token, which our own records vouch for
+            "sub": principal.subject,
+            "org": organization.id if organization is not None else None,
+            "slug": organization.slug if organization is not None else None,
+        },
+    }
 
 
 def may_mint(caller: Caller) -> bool:

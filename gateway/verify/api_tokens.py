@@ -25,7 +25,7 @@ from gateway.errors import (
     UserDisabled,
 )
 from gateway.verify.holdings import Holdings
-from gateway.verify.principal import Principal
+from gateway.verify.principal import ClerkOrganization, Principal
 from provisioning.errors import DatabaseUnavailable
 from provisioning.records import FoundToken, Standing
 from provisioning.single_flight import SingleFlight
@@ -188,13 +188,16 @@ class ApiTokens:
         reason, standing = unusable(found, datetime.fromtimestamp(self._clock(), UTC)), found.standing
         if reason is not None or standing is None:
             raise self._refuse(digest, reason or "organization_left")
-        token, user = found.token, found.user
+        token, user, organization = found.token, found.user, found.organization
         principal = Principal(
             kind=CredentialKind.API_TOKEN,
             carrier=Carrier.HEADER,
             issuer="",
             subject=user.clerk_id,
             expires_at=token.expires_at.timestamp() if token.expires_at is not None else math.inf,
+            organization=ClerkOrganization(organization.clerk_id, None, standing.organization_role)
+            if organization.clerk_id is not None
+            else None,
             scopes=tuple(scope for scope in held(token.scopes, user.role) if scope in self._scopes),
             token_id=token.id,
         )
