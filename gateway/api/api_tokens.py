@@ -48,6 +48,7 @@ from provisioning.token_rules import Expiry
 from provisioning.tokens import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, NAME_LENGTH, Maker, Tokens
 
 _MOST_SCOPES = 100
+_REFUSALS = (OwnerUnfit, ScopesExceeded, ScopesUnknown, TokenEnded, TokenMissing, TokenNameInvalid)
 _EXPIRIES = {
     "expiry_past": "This moment is past.",
     "expiry_too_late": "This moment is later than tokens may live here.",
@@ -176,6 +177,9 @@ class ApiTokenEndpoints:
         """Forget also when the change failed or its client left: nobody knows then whether it was made."""
         try:
             yield
+        except _REFUSALS:  # nothing was changed: what is open with that token stays, it may not be the caller's to end
+            ended = None
+            raise
         finally:
             self.forget(maker.user_id, ended)
 
