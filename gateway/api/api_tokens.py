@@ -1,5 +1,6 @@
 """`/users/current/api-tokens`: people manage their API tokens, and a token those that are no wider than itself."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,11 +115,14 @@ class ApiTokenEndpoints:
     """Answers about the caller's API tokens.
 
     Attributes:
-        forget: Drops what this process remembers of a person's tokens: called after every change, before the answer.
+        forget: Drops what this process remembers of a person's tokens, and ends what is open with the one that is
+            named: called after every change, before the answer.
+        limit: Lets what is open with a token live no longer than until a moment (Unix seconds).
     """
 
     tokens: Tokens
     forget: Callable[[str, str | None], None]
+    limit: Callable[[str, str, float], None]
 
     async def list_all(self, call: Call) -> Answer:
         """List them without their secrets."""
@@ -156,6 +160,7 @@ class ApiTokenEndpoints:
         body = await call.read_model(Rotation) if call.arrived.has_body else Rotation()
         with _translated(), self._forgetting(maker):
             made = await self.tokens.rotate(maker, token_id, body.overlap_seconds)
+            self.limit(maker.user_id, token_id, time.time() + body.overlap_seconds)
         return json_answer(201, NewApiTokenDocument.of(made).plain())
 
     async def reveal(self, call: Call) -> Answer:

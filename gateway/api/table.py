@@ -82,7 +82,11 @@ def own_endpoints(settings: Settings, records: Records) -> Endpoints:
 
 
 def _api_tokens(prefix: str, records: Records) -> Iterator[Endpoint]:
-    endpoints = ApiTokenEndpoints(records.tokens, records.forget_tokens)
+
+    def limit(user_id: str, token_id: str, until: float) -> None:
+        records.live.limit(user=user_id, token=token_id, until=until)
+
+    endpoints = ApiTokenEndpoints(records.tokens, records.forget_tokens, limit)
     listed, one = "/users/current/api-tokens", "/users/current/api-tokens/{id}"
     for method, path, handler in (
         ("GET", listed, endpoints.list_all),

@@ -80,6 +80,13 @@ class Live:
             if self._connection is not None:
                 self._connection.expires_at = expires_at
 
+    def shorten(self, expires_at: float) -> None:
+        """Let it live no longer than until then (loop time)."""
+        if self.expires_at is None or expires_at < self.expires_at:
+            self.expires_at = expires_at
+            if self._connection is not None:
+                self._connection.expires_at = expires_at
+
     def leave(self) -> None:
         """It is gone."""
         self._registry.forget(self)
@@ -150,6 +157,17 @@ class Registry:
         for live in tuple(ended):
             live.end(cause)
         return len(ended)
+
+    def limit(self, *, user: str, token: str, until: float) -> None:
+        """Let what a person opened with an API token, or with what it had minted, live no longer than until then.
+
+        Args:
+            user: `usr_…`.
+            token: `atk_…`.
+            until: Unix seconds.
+        """
+        for live in self._by.get(("user", user), set()) & self._by.get(("token", token), set()):
+            live.shorten(self._loop_time(until))
 
     def renew(self, connection_id: str, actor: Actor, expires_at: float) -> bool:
         """Extend a websocket of whoever asks: the same user and organization, by the same session or API token.

@@ -11,7 +11,7 @@ from tests.support.websocket_clients import open_with_websockets
 from tests.support.websockets import handshake
 from tests.support.wire import bearer
 
-ORGANIZATION = {"o": {"id": "org_acme", "rol": "admin", "slg": "acme"}}
+ORGANIZATION: dict[str, Any] = {"o": {"id": "org_acme", "rol": "admin", "slg": "acme"}}
 
 
 async def parent_and_children(gateway: GatewayUnderTest, session: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,3 +55,24 @@ async def test_a_strangers_id_ends_nothing_of_its_owner(database_url: str) -> No
             await client.send("still here")
 
             assert (refused.status, await client.receive()) == (404, "still here")
+
+
+async def test_a_token_that_may_not_revoke_another_of_its_person_ends_nothing_of_it(database_url: str) -> None:
+    async with gateway_before_echo(database_url) as gateway:
+        kept, user = await parent_and_children(gateway, mint_token(**ORGANIZATION))
+        manager = await made_token(gateway, mint_token(), scopes=["tokens:manage"])
+        async with talking(gateway, open_with_websockets, user["websocketToken"]) as client:
+            refused = await call(gateway, manager["token"], "DELETE", f"{PATH}/{kept['id']}")
+            await client.send("still here")
+
+            assert (refused.status, await client.receive()) == (404, "still here")
+
+
+async def test_t04_websockets_of_a_rotated_token_end_with_the_overlap(database_url: str) -> None:
+    session = mint_token()
+    async with gateway_before_echo(database_url) as gateway:
+        made, user = await parent_and_children(gateway, session)
+        async with talking(gateway, open_with_websockets, user["websocketToken"]) as client:
+            rotated = await call(gateway, session, "POST", f"{PATH}/{made['id']}/rotate", {"overlapSeconds": 0})
+
+            assert (rotated.status, await client.ended()) == (201, 4401)
