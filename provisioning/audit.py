@@ -107,6 +107,23 @@ class Entry:
     metadata: str
     occurred_at: datetime
 
+    def columns(self) -> tuple[object, ...]:
+        """The values of its columns, but for its place in the chain and its hash."""
+        return (
+            self.id,
+            self.chain,
+            self.action,
+            self.actor_kind,
+            self.actor_id,
+            self.impersonator_id,
+            list(self.targets),
+            self.address,
+            self.user_agent,
+            self.request_id,
+            self.metadata,
+            self.occurred_at,
+        )
+
     def body(self) -> bytes:
         """Write everything down unmistakably: a JSON array, strings in it, in the order of the columns."""
         return orjson.dumps(
@@ -150,7 +167,7 @@ async def append(connection: Connection, *events: Event) -> None:
     who waits for a chain holds what somebody with a chain waits for, as long as nothing is locked after this.
     """
     entries = sorted((_entry(event) for event in events), key=lambda entry: entry.chain)
-    await connection.executemany(_APPEND, [(*_columns(entry), FIRST_HASH, entry.body()) for entry in entries])
+    await connection.executemany(_APPEND, [(*entry.columns(), FIRST_HASH, entry.body()) for entry in entries])
 
 
 def _entry(event: Event) -> Entry:
@@ -160,34 +177,22 @@ def _entry(event: Event) -> Entry:
         event.organization_id or GATEWAY_CHAIN,
         event.action,
         origin.actor_kind,
-        _fit(origin.actor_id),
-        _fit(origin.impersonator_id),
+        fit(origin.actor_id),
+        fit(origin.impersonator_id),
         tuple(event.targets),
-        _fit(origin.address),
-        _fit(origin.user_agent),
-        _fit(origin.request_id),
+        fit(origin.address),
+        fit(origin.user_agent),
+        fit(origin.request_id),
         orjson.dumps(event.metadata, option=orjson.OPT_SORT_KEYS).decode(),
         event.occurred_at or datetime.now(UTC),
     )
 
 
-def _columns(entry: Entry) -> tuple[object, ...]:
-    return (
-        entry.id,
-        entry.chain,
-        entry.action,
-        entry.actor_kind,
-        entry.actor_id,
-        entry.impersonator_id,
-        list(entry.targets),
-        entry.address,
-        entry.user_agent,
-        entry.request_id,
-        entry.metadata,
-        entry.occurred_at,
-    )
+def moment_of(seconds: float) -> datetime:
+    """Unix seconds as a moment."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
-def _fit(text: str | None) -> str | None:
+def fit(text: str | None) -> str | None:
     """Take out what PostgreSQL cannot keep and what would garble a terminal; cut what is too long."""
     return _UNFIT.sub(" ", text)[:TEXT_LENGTH] if text is not None else None
