@@ -4,21 +4,40 @@ It ends with close code 4401 when its user, session, token or membership does (`
 with expires and nobody renewed it. A Clerk session is no token: its JWT lives a minute and is replaced all the time, so
 a websocket that a session opened is bound to the session, not to the JWT that happened to be sent.
 
+Other requests are not registered, because they are many and ends are few: when somebody's rights end, the lanes look
+through what is under way (`Lane`), and cut what is not over a moment later. An answer that streams ends with them, also
+one that was begun with what the records said before (`missed`).
+
 A handshake under way is here as well: what is revoked between the check of its credential and the upstream's 101 ends
 with the 101. The registry is bounded by the connections themselves, each of which holds two file descriptors.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 from gateway.actors.actor import Actor
+from gateway.actors.system_tokens import subject_of
 from gateway.credentials.kinds import CredentialKind
 from gateway.upstream.tunnel import UNAUTHORIZED
+from gateway.verify.principal import Principal
 
 REVOKED = "revoked"
-_ENDLESS = frozenset({CredentialKind.SESSION, CredentialKind.SYSTEM_TOKEN})
+_REMEMBERED = 1000
+"""Ends, for those whose credential is being checked meanwhile: that takes a second or two."""
+ENDLESS = frozenset({CredentialKind.SESSION, CredentialKind.SYSTEM_TOKEN})
+"""Kinds whose expiry ends nothing that is open: see above."""
+GRACE_S = 0.7
+"""Seconds that a request under way has when whoever sent it may not call any more: most are over by then."""
+_LOOKED_FOR = 1024
+
+
+def has_expired(principal: Principal) -> bool:
+    """Tell whether the token is over, with which something was opened that is to end with it."""
+    return principal.kind not in ENDLESS and principal.expires_at <= time.time()
 
 
 class Connection(Protocol):
@@ -34,6 +53,13 @@ class Connection(Protocol):
 
     def close(self, code: int, cause: str) -> None:
         """End with a close frame."""
+
+
+class Lane(Protocol):
+    """Where requests are under way."""
+
+    def end_exchanges(self, fits: Callable[[Actor], bool], after_s: float) -> None:
+        """Cut those of actors that fit which are still under way after some seconds."""
 
 
 class Live:
@@ -93,7 +119,13 @@ class Live:
 
 
 class Registry:
-    """Every open websocket of this process."""
+    """Every open websocket of this process.
+
+    Attributes:
+        ends: How often anything was ended.
+        in_touch: What ends elsewhere is heard of at once; else whoever watches looks more often (`watch.py`).
+        doubted: Set when something may have been missed: whoever watches looks at once.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """Begin empty.
@@ -104,20 +136,50 @@ class Registry:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._by: dict[tuple[str, str], set[Live]] = {}
+        self._lately: deque[tuple[set[tuple[str, str]], str]] = deque(maxlen=_REMEMBERED)
+        self.ends = 0
+        self.in_touch = True
+        self.doubted = asyncio.Event()
+        self._lanes: list[Lane] = []
+        self._looked_for: dict[tuple[tuple[str, str], ...], float] = {}  # loop time
 
-    def enter(self, actor: Actor, connection_id: str) -> Live:
+    def watch(self, lane: Lane) -> None:
+        """Tell a lane from now on whose requests end."""
+        self._lanes.append(lane)
+
+    def enter(self, actor: Actor, connection_id: str, since: int | None = None) -> Live:
         """Register a websocket whose handshake goes up now; `Live.leave` when it is over.
 
         Args:
             actor: Who opens it.
             connection_id: Its name.
+            since: `ends` when its credential began to be checked: what was ended since does not open. None: now.
         """
         principal = actor.principal
-        expires_at = None if principal.kind in _ENDLESS else self._loop_time(principal.expires_at)
+        expires_at = None if principal.kind in ENDLESS else self._loop_time(principal.expires_at)
         live = Live(self, actor, connection_id, expires_at)
-        for key in _keys(live):
+        keys = _keys(live)
+        for key in keys:
             self._by.setdefault(key, set()).add(live)
+        cause = self.missed(actor, since) if since is not None else None
+        if cause is not None:
+            live.end(cause)
         return live
+
+    def missed(self, actor: Actor, since: int) -> str | None:
+        """Tell why what somebody begins now is over already; None: it is not.
+
+        Args:
+            actor: Who begins it.
+            since: `ends` when their credential began to be checked.
+        """
+        missed = self.ends - since
+        if not missed:
+            return None
+        if missed > len(self._lately):
+            return REVOKED  # more than is remembered: nobody can tell any more
+        facts = set(_facts(actor).items())
+        return next((cause for wanted, cause in islice(reversed(self._lately), missed) if wanted <= facts), None)
 
     def forget(self, live: Live) -> None:
         """It is gone; once more does no harm."""
@@ -135,28 +197,70 @@ class Registry:
         session: str | None = None,
         token: str | None = None,
         organization: str | None = None,
+        system: str | None = None,
         cause: str = REVOKED,
     ) -> int:
-        """End every websocket that fits all that is named; naming nothing ends nothing.
+        """End every websocket and stream that fits all that is named; naming nothing ends nothing.
 
         Args:
             user: `usr_…`, in all organizations unless one is named.
             session: Clerk's `sess_…`.
             token: `atk_…` of an API token; what was minted from it ends too.
             organization: `org_…` of ours.
+            system: Name of a system token.
             cause: Label of the metric, and the close frame's phrase.
 
         Returns:
-            How many.
+            How many websockets.
         """
-        named = (("user", user), ("session", session), ("token", token), ("organization", organization))
-        wanted = [(name, value) for name, value in named if value is not None]
-        if not wanted:
-            return 0
+        named = (
+            ("user", user),
+            ("session", session),
+            ("token", token),
+            ("organization", organization),
+            ("system", subject_of(system) if system is not None else None),
+        )
+        wanted = {(name, value) for name, value in named if value is not None}
+        return self._end(wanted, cause) if wanted else 0
+
+    def end_session(self, session_id: str) -> int:
+        """End what stands on a Clerk session, `sess_…`: its own, and what it has open as somebody else."""
+        return self._end({("session", session_id)}, REVOKED) + self._end({("acting_session", session_id)}, REVOKED)
+
+    def end_sessions_of(self, clerk_user_id: str, *, acting: bool = False) -> int:
+        """End what stands on any session of a person, `user_…`; what API tokens opened stays.
+
+        Args:
+            clerk_user_id: Whose; what they opened as somebody else ends too.
+            acting: Only that.
+        """
+        ended = self._end({("acting", clerk_user_id)}, REVOKED)
+        return ended if acting else ended + self._end({("signed_in", clerk_user_id)}, REVOKED)
+
+    def _end(self, wanted: set[tuple[str, str]], cause: str) -> int:
+        self.ends += 1
+        self._lately.append((wanted, cause))
         ended = set.intersection(*(self._by.get(key, set()) for key in wanted))
         for live in tuple(ended):
             live.end(cause)
+        self._end_exchanges(tuple(sorted(wanted)))
         return len(ended)
+
+    def _end_exchanges(self, wanted: tuple[tuple[str, str], ...]) -> None:
+        """Have the lanes look through what is under way; not for every request of somebody who is refused again."""
+        now = self._loop.time()
+        if now - self._looked_for.get(wanted, -GRACE_S) < GRACE_S:
+            return
+        if len(self._looked_for) >= _LOOKED_FOR:
+            self._looked_for.clear()
+        self._looked_for[wanted] = now
+
+        def fits(actor: Actor) -> bool:
+            facts = _facts(actor)
+            return all(facts[name] == value for name, value in wanted)
+
+        for lane in self._lanes:
+            lane.end_exchanges(fits, GRACE_S)
 
     def limit(self, *, user: str, token: str, until: float) -> None:
         """Let what a person opened with an API token, or with what it had minted, live no longer than until then.
@@ -182,10 +286,20 @@ class Registry:
             False when there is none, or only somebody else's.
         """
         found = self._by.get(("connection", connection_id), set()) | self._by.get(("minted", connection_id), set())
-        own = [live for live in found if _parent(live.actor) == _parent(actor)]
+        own = [live for live in found if parent_of(live.actor) == parent_of(actor)]
         for live in own:
             live.extend(self._loop_time(expires_at))
         return bool(own)
+
+    def count(self, actor: Actor) -> int:
+        """Tell how many a user has open, or a machine or system token that is no user's."""
+        facts = _facts(actor)
+        name = next((name for name in ("user", "token", "system") if facts[name]), None)
+        return len(self._by.get((name, facts[name] or ""), ())) if name is not None else 0
+
+    def actors(self) -> list[Actor]:
+        """Who has something open, once for each websocket."""
+        return [live.actor for (kind, _), found in self._by.items() if kind == "connection" for live in found]
 
     def __len__(self) -> int:
         return sum(1 for kind, _ in self._by if kind == "connection")
@@ -194,7 +308,8 @@ class Registry:
         return self._loop.time() + moment - self._clock()
 
 
-def _parent(actor: Actor) -> tuple[str | None, ...]:
+def parent_of(actor: Actor) -> tuple[str | None, ...]:
+    """What a connection is bound to, however many tokens it shows: user, organization, session or API token."""
     principal = actor.principal
     return actor.user_id, actor.organization_id, principal.session_id, principal.token_id
 
@@ -204,9 +319,21 @@ def _keys(live: Live) -> list[tuple[str, str]]:
     keys = (
         ("connection", live.connection_id),
         ("minted", principal.binding.token if principal.binding is not None else None),
-        ("user", actor.user_id),
-        ("session", principal.session_id),
-        ("token", principal.token_id),
-        ("organization", actor.organization_id),
+        *_facts(actor).items(),
     )
     return [(name, value) for name, value in keys if value]
+
+
+def _facts(actor: Actor) -> dict[str, str | None]:
+    """What an end can name."""
+    principal, impersonator = actor.principal, actor.principal.impersonator
+    return {
+        "user": actor.user_id,
+        "signed_in": principal.subject if principal.session_id is not None else None,
+        "acting": impersonator.subject if impersonator is not None else None,
+        "acting_session": impersonator.session_id if impersonator is not None else None,
+        "session": principal.session_id,
+        "token": principal.token_id,
+        "organization": actor.organization_id,
+        "system": principal.subject if principal.kind is CredentialKind.SYSTEM_TOKEN else None,
+    }

@@ -155,3 +155,24 @@ async def test_other_credentials_take_their_websockets_along(kind: CredentialKin
 
     assert connection.expires_at is not None
     assert connection.expires_at - asyncio.get_running_loop().time() == pytest.approx(60, abs=5)
+
+
+class Looking:
+    """A lane that remembers whom it was to look for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[bool]] = []
+
+    def end_exchanges(self, fits: Callable[[Actor], bool], after_s: float) -> None:
+        self.asked.append([fits(actor()), fits(actor("usr_2"))])
+
+
+async def test_lanes_look_once_for_somebody_who_is_refused_again_and_again() -> None:
+    registry, lane = Registry(), Looking()
+    registry.watch(lane)
+    for _ in range(100):
+        registry.end(user="usr_1")
+    registry.end(user="usr_2", organization="org_1")
+    registry.end()
+
+    assert lane.asked == [[True, False], [False, True]]
