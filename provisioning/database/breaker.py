@@ -28,6 +28,10 @@ class Breaker:
         """Whether the dependency counts as present."""
         return self._open_until is None
 
+    def rest_s(self) -> float:
+        """Seconds until somebody may try; 0 when that is now."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - self._clock())
+
     def allows(self) -> bool:
         """Whether to try now. When the pause is over, the first to ask is the probe, and the only one until it ends."""
         if self._open_until is None:

@@ -69,7 +69,7 @@ async def test_o02_known_people_pass_while_postgresql_is_away_and_all_is_well_af
         assert is_unavailable(settings)
         assert (ready.status, alive.status) == (503, 200)
         assert ready.json()["checks"] == {"database": "unavailable", "signing_keys": "ok"}
-        assert await gateway.metric("gateway_caller_cache_requests_total", result="stale") > 0
+        assert await gateway.metric("gateway_cache_requests_total", result="stale") > 0
 
         await postgres_server.start(migrated=False)
         await until(gateway, 200, sub="user_2new")
