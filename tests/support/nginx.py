@@ -1,16 +1,13 @@
 """A real nginx in the foreground, one process, everything of it in one folder."""
 
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.postgres import free_port
-from tests.support.programs import program_named, until
+from tests.support.ports import free_port
+from tests.support.programs import listening, program_named
 
-END_DEADLINE_S = 20.0
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 _CONFIGURATION = """\
 daemon off;
@@ -69,25 +66,5 @@ def nginx(folder: Path, inside: str, around: str = "") -> Iterator[Nginx]:
     file.write_text(
         _CONFIGURATION.format(folder=folder, temporary=temporary, port=running.port, inside=inside, around=around)
     )
-    with (folder / "stderr.log").open("w") as errors:
-        process = subprocess.Popen([program, "-p", str(folder), "-e", "stderr", "-c", str(file)], stderr=errors)
-    try:
-        until(lambda: _listens(running.port) or process.poll() is not None)
-        assert process.poll() is None, (folder / "stderr.log").read_text()
+    with listening([program, "-p", str(folder), "-e", "stderr", "-c", str(file)], running.port, folder / "stderr.log"):
         yield running
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    """Whether somebody accepts connections there; a connection without a request leaves no line in nginx's log."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
-            return True
-    except OSError:
-        return False
