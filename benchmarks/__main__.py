@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
-from benchmarks import lookups, scale, websockets
+from benchmarks import first_sight, lookups, scale, websockets
 from benchmarks.checks import Wrong, check
 from benchmarks.plan import API_TOKENS, Plan, plan
 from benchmarks.plot import draw
@@ -46,6 +46,9 @@ def run(chosen: Plan, results: Results) -> None:
     def routes(place: Surroundings) -> None:
         results.loads["routes"] = scale.compared(scale.ROUTE_SYSTEMS, place, "routes", *lengths)
 
+    def flags(place: Surroundings) -> None:
+        results.loads["flags"] = scale.compared(scale.FLAG_SYSTEMS, place, "flags", *lengths)
+
     def principals(place: Surroundings) -> None:
         results.loads["principals"] = scale.principals(place, chosen.principals, *lengths)
 
@@ -60,14 +63,19 @@ def run(chosen: Plan, results: Results) -> None:
             results.notes.append(f"websockets: {most:,} take more open files than a process may have here.")
         results.sockets = websockets.measure(able, place, counts, *lengths)
 
+    def new_people(place: Surroundings) -> None:
+        results.first_requests = first_sight.measure(place, chosen.rounds)
+
     with surroundings() as place:
         compare(systems, place, chosen, results)
         steps = {
             API_TOKENS: api_tokens,
             "routes": routes,
+            "flags": flags,
             "principals": principals,
             "workers": workers,
             "websockets": sockets,
+            "first-sight": new_people,
         }
         for name, step in steps.items():
             attempt(name, partial(step, place), chosen, results)
@@ -118,7 +126,7 @@ def programs() -> dict[str, str]:
 
 def write(results: Results, chosen: Plan, stem: Path) -> None:
     """Write report, raw rounds and picture, and print the report."""
-    several = (scale.ROUTE_SYSTEMS, scale.WORKER_SYSTEMS, scale.CREDENTIAL_SYSTEMS)
+    several = (scale.ROUTE_SYSTEMS, scale.FLAG_SYSTEMS, scale.WORKER_SYSTEMS, scale.CREDENTIAL_SYSTEMS)
     everybody = (*SYSTEMS, *chain.from_iterable(several), *scale.principal_systems(chosen.principals))
     named = {system.name: system for system in everybody}
     text = markdown(results, named)

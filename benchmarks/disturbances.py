@@ -27,7 +27,7 @@ from benchmarks.scenarios import GET_64, SMALL_ANSWER, script
 from benchmarks.surroundings import Surroundings, surroundings
 from benchmarks.systems import Running, gateway
 from tests.support.load import load_on
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 SECONDS = 8

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from statistics import median
 
 from benchmarks.results import Results, Spread, ratio
 
@@ -61,6 +62,12 @@ def lookups_within_a_request(results: Results) -> Spread | None:
     return Spread.of(kept)
 
 
+def first_request(results: Results) -> Spread | None:
+    """Milliseconds that making a person's records adds to their first request, between the medians of rounds."""
+    rounds = results.first_requests
+    return Spread.of([median(each.new) - median(each.known) for each in rounds]) if rounds else None
+
+
 GOALS = (
     Goal("ClientSession proxy", 4, 6, against("get-64", OURS, "client-session")),
     Goal("Caddy reverse_proxy without auth", 2.5, 4, against("get-64", OURS, "caddy")),
@@ -80,7 +87,7 @@ GOALS = (
     # The load's core is full of wrk and the upstream before nginx's is: this row is not bounded by that.
     Goal("the same, bytes per CPU-second", 0.4, 0.7, against("download-64", OURS, "nginx", _PER_CPU)),
     Goal(
-        "2 workers against 1: requests per CPU-second of the workers",
+        "2 workers against 1, on one core: requests per CPU-second of the workers",
         0.9,
         1,
         against("workers", "two-workers", "one-worker", _PER_CPU),
@@ -97,6 +104,7 @@ GOALS = (
         1,
         against("routes", "api-routes", "one-route", _PER_CPU),
     ),
+    Goal("12 flags against none: requests per CPU-second", 0.9, 1, against("flags", "flags", "no-flags", _PER_CPU)),
     Goal(
         "cached API tokens against cached sessions: requests per CPU-second",
         0.91,
@@ -110,4 +118,5 @@ GOALS = (
         1,
         against("principals", "many-principals", "few-principals", _PER_CPU),
     ),
+    Goal("first request of a new person, above a known one's", 10, 5, first_request, unit=" ms", less_is_better=True),
 )

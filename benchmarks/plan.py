@@ -8,7 +8,7 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.systems import SYSTEMS
 
 API_TOKENS = "get-64-api-token"
-OTHERS = (API_TOKENS, "routes", "principals", "workers", "lookups", "websockets")
+OTHERS = (API_TOKENS, "routes", "flags", "principals", "workers", "lookups", "websockets", "first-sight")
 SOCKETS = (2_000, 8_000)
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from benchmarks.goals import GOALS, Goal
 from benchmarks.results import Results, Spread
@@ -13,6 +14,7 @@ from benchmarks.websockets import Sockets, Talk
 NOT_MEASURED = "not measured"
 _SCALE_TITLES = {
     "routes": "Scale: routes",
+    "flags": "Flags: 12 of a file, and none",
     "principals": "Scale: principals, over the wire",
     "get-64-api-token": "Credentials: cached API tokens and cached sessions, one gateway",
     "workers": "Scale: workers",
@@ -29,6 +31,8 @@ def markdown(results: Results, systems: Mapping[str, System]) -> str:
         parts += load_table(rows, systems, scenario.answer if scenario and scenario.name == "download-64" else 0)
     if results.lookups is not None:
         parts += ["", "## Scale: look-ups in the near cache\n", *_lookups_table(results)]
+    if results.first_requests:
+        parts += ["", "## First request of a person\n", *_first_requests_table(results)]
     if results.sockets:
         parts += ["", "## Websockets\n", *sockets_table(results.sockets, systems)]
     if results.notes:
@@ -112,6 +116,25 @@ def _lookups_table(results: Results) -> list[str]:
         (
             [f"{count:,}", f"{found.median:,.0f}", f"{found.lowest:,.0f}–{found.highest:,.0f}"]
             for count, found in spreads
+        ),
+    )
+
+
+def _first_requests_table(results: Results) -> list[str]:
+    columns = {
+        "known": [each.known for each in results.first_requests],
+        "new": [each.new for each in results.first_requests],
+    }
+    return table(
+        ("person", ">requests", ">p50 ms", ">p99 ms"),
+        (
+            [
+                name,
+                f"{sum(len(times) for times in rounds):,}",
+                f"{statistics.median(chain.from_iterable(rounds)):.2f}",
+                f"{statistics.quantiles(chain.from_iterable(rounds), n=100)[98]:.2f}",
+            ]
+            for name, rounds in columns.items()
         ),
     )
 

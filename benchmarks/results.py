@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.first_sight import FirstRequests
 from benchmarks.lookups import Lookups
 from benchmarks.rounds import Round
 from benchmarks.websockets import Sockets
@@ -24,6 +25,7 @@ class Results:
     loads: dict[str, dict[str, list[Round]]] = field(default_factory=dict)
     sockets: dict[str, Sockets] = field(default_factory=dict)
     lookups: tuple[Lookups, Lookups] | None = None
+    first_requests: list[FirstRequests] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     programs: dict[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Whether the gateway's cost grows with what it holds or is shown: routes, principals, workers, kinds of token."""
+"""Whether the gateway's cost grows with what it holds or is shown: routes, flags, people, workers, kinds of token."""
 
 import http.client
 import json
@@ -20,6 +20,7 @@ from tests.support.redis_server import RedisServer
 
 ROUTES = 1_000
 FEW = 10
+FLAGS = 12
 _BELIEVED = "6h"
 _EVERYTHING = {"path": "/**", "auth": "required", "upstream": "app"}
 
@@ -45,14 +46,39 @@ ROUTE_SYSTEMS = (
 
 
 @contextmanager
-def workers(place: Surroundings, *, count: int) -> Iterator[Running]:
-    """Run a gateway of several workers beside a Redis. All may use both cores, as its upstream and the load do one."""
+def flags(place: Surroundings) -> Iterator[Running]:
+    """Run a gateway that tells flags of a file: shares of users, and values that are equal for all."""
+    flag = {"state": "ENABLED", "variants": {"on": True, "off": False}}
+    halves = {**flag, "targeting": {"fractional": [["on", 50], ["off", 50]]}}
+    names = [f"feature-{number}" for number in range(FLAGS)]
+    path = place.new_folder("flags") / "flags.json"
+    path.write_text(json.dumps({"flags": dict.fromkeys(names, halves)}))
+    declare = {name: {"type": "boolean", "default": False, "expose": ["headers", "client"]} for name in names}
+    with gateway(place, flags={"provider": "file", "file": str(path), "declare": declare}) as running:
+        yield running
+
+
+FLAG_SYSTEMS = (
+    System("no-flags", "no flags", "", gateway),
+    System("flags", f"{FLAGS} flags of a file", "", flags),
+)
+
+
+@contextmanager
+def workers(place: Surroundings, *, count: int, cores: str = SYSTEM_CORE) -> Iterator[Running]:
+    """Run a gateway of several workers beside a Redis.
+
+    Args:
+        place: Where.
+        count: Of workers.
+        cores: On which they may run. On both they compete with their upstream and the load for the second, and what
+            they lose there is not theirs.
+    """
     folder = place.new_folder("redis")
     redis = RedisServer(folder)
     redis.start()
     try:
         settings: dict[str, Any] = {"workers": count, "redis": {"url": redis.url}}
-        cores = f"{SYSTEM_CORE},{LOAD_CORE}"
         # With one worker there may be no supervisor; with several there must be as many processes at least.
         with gateway(place, cores=cores, processes=count, **settings) as running:
             yield running
@@ -62,7 +88,13 @@ def workers(place: Surroundings, *, count: int) -> Iterator[Running]:
 
 WORKER_SYSTEMS = (
     System("one-worker", "1 worker", "", partial(workers, count=1)),
-    System("two-workers", "2 workers", "", partial(workers, count=2)),
+    System("two-workers", "2 workers on one core", "", partial(workers, count=2)),
+    System(
+        "two-cores",
+        "2 workers on both cores, one of which is its upstream's and the load's",
+        "",
+        partial(workers, count=2, cores=f"{SYSTEM_CORE},{LOAD_CORE}"),
+    ),
 )
 
 

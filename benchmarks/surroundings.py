@@ -15,7 +15,8 @@ from benchmarks import configurations
 from benchmarks.processes import LOAD_CORE, allow_many_files, program, started
 from benchmarks.scenarios import LARGE_ANSWER, SMALL_ANSWER
 from tests.support.clerk_keys import jwks, key_pair, mint_token
-from tests.support.postgres import PostgresPerWorker, free_port
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresPerWorker
 
 USERS, TOKEN_LIFE_S = 50, 6 * 3600
 ORGANIZATIONS = 7

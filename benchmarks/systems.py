@@ -15,7 +15,7 @@ from benchmarks.configurations import Ports
 from benchmarks.processes import SYSTEM_CORE, program, started, tree
 from benchmarks.surroundings import Surroundings
 from tests.support.clerk_keys import AUTHORIZED_PARTY, ISSUER, jwks
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 MASTER_KEY = "benchmarks-only-key-with-enough-characters"
 _WORKERS_S = 3.0
@@ -205,7 +205,7 @@ def no_proxy(place: Surroundings) -> Iterator[Running]:
 _NO_AUTH = "authentication of any kind"
 _TOKEN_ALONE = "Actor, organization, provisioning, flags, revocation, cookies"
 _ASKING = "asks a gateway for each request; the rest is the gateway's"
-_OWN = "flags and revocation: later releases"
+_OWN = "–"
 _WRITTEN = "Actor, provisioning, flags, revocation, cookies, websockets, most refusals"
 
 SYSTEMS = (
