@@ -29,10 +29,12 @@ class MadeToken:
 
     Attributes:
         text: `agt_…`, a secret.
+        ended: Ids of tokens that ended with its making, before their time.
     """
 
     token: ApiToken
     text: str = field(repr=False)
+    ended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from provisioning.errors import ScopesExceeded, ScopesUnknown, TokenExpiryInvali
 from provisioning.records import ApiToken, FoundToken, Role
 
 ADMIN_SCOPE = "admin"
+UNLIMITED_SCOPE = "rate-limit:unlimited"
+_OF_ADMINS = frozenset({ADMIN_SCOPE, UNLIMITED_SCOPE})
 
 Unusable = Literal["token_revoked", "token_expired", "user_deleted", "user_disabled", "organization_left"]
 
@@ -89,8 +91,11 @@ class TokenRules:
 
 
 def held(scopes: Iterable[str], role: Role) -> tuple[str, ...]:
-    """Keep of a token's scopes what its owner's role still carries: `admin` is for role ADMIN alone."""
-    return tuple(scope for scope in scopes if scope != ADMIN_SCOPE or role is Role.ADMIN)
+    """Keep of a token's scopes what its owner's role still carries.
+
+    `admin` and `rate-limit:unlimited` are for role ADMIN alone: else anybody could make a token that no limit binds.
+    """
+    return tuple(scope for scope in scopes if scope not in _OF_ADMINS or role is Role.ADMIN)
 
 
 def check_gift(scopes: Iterable[str], maker_scopes: Iterable[str] | None, role: Role) -> None:
@@ -124,6 +129,6 @@ def unusable(found: FoundToken, now: datetime) -> Unusable | None:
         return "token_expired"
     if user.deleted_at is not None:
         return "user_deleted"
-    if user.disabled_at is not None:
+    if user.disabled_at is not None or user.banned_at is not None:
         return "user_disabled"
     return "organization_left" if found.organization_role is None else None

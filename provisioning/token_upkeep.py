@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 
 import asyncpg
 import structlog
 
 from provisioning.audit import GATEWAY, append
+from provisioning.background import end_tasks
 from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable
 from provisioning.new_tokens import told
@@ -115,11 +116,7 @@ class TokenUpkeep:
     async def close(self) -> None:
         """End, and write what was noted last, if PostgreSQL is there."""
         tasks, self._tasks = self._tasks, ()
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end_tasks(*tasks)
         if tasks:
             with _going_on("write"):
                 await self.uses.write()

@@ -6,13 +6,13 @@ meanwhile is not waited for: every use of a token looks at them again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from asyncpg import Record as Row
 
-from provisioning.audit import Origin, append
+from provisioning.audit import Event, Origin, append
 from provisioning.database.pool import Connection, Database
 from provisioning.errors import (
     OwnerUnfit,
@@ -25,10 +25,17 @@ from provisioning.errors import (
     TokenNameInvalid,
 )
 from provisioning.ids import is_id
+from provisioning.makers import Maker, as_of_now
 from provisioning.new_tokens import Draft, MadeToken, insert, told
 from provisioning.profile import folded_line
 from provisioning.records import ApiToken, FoundToken, Role
-from provisioning.rows import API_TOKEN_COLUMNS, STANDING_COLUMNS, api_token_of, found_token_of
+from provisioning.rows import (
+    API_TOKEN_COLUMNS,
+    STANDING_COLUMNS,
+    SUBSCRIPTION_OF_ORGANIZATION,
+    api_token_of,
+    found_token_of,
+)
 from provisioning.sealing import Sealer
 from provisioning.token_rules import Expiry, TokenRules, check_gift
 
@@ -42,6 +49,7 @@ _FOUND = f"""
     SELECT {API_TOKEN_COLUMNS}, t.digest AS token_digest, {STANDING_COLUMNS}
     FROM api_tokens t JOIN users u ON u.id = t.user_id JOIN organizations o ON o.id = t.organization_id
          LEFT JOIN memberships m ON m.user_id = t.user_id AND m.organization_id = t.organization_id
+         {SUBSCRIPTION_OF_ORGANIZATION}
 """  # noqa: S608 - column names of our own, here and below
 _FIND, _FIND_BY_ID = f"{_FOUND} WHERE t.public_id = $1", f"{_FOUND} WHERE t.id = $1"
 _LIST = f"""
@@ -49,10 +57,10 @@ _LIST = f"""
     WHERE t.user_id = $1 AND ($2::text IS NULL OR t.organization_id = $2)
     ORDER BY t.revoked_at IS NOT NULL OR coalesce(t.expires_at <= now(), false), t.created_at DESC, t.id LIMIT {LISTED}
 """  # noqa: S608
-_MINE = "t.id = $1 AND t.user_id = $2 AND ($3::text IS NULL OR t.organization_id = $3)"
+_MINE = "t.id = $1 AND t.user_id = $2 AND t.organization_id = $3"
 _GET = f"SELECT {API_TOKEN_COLUMNS} FROM api_tokens t WHERE {_MINE}"  # noqa: S608
 # FOR NO KEY UPDATE, here and below: rows that refer to this one do not wait for it.
-_LOCK_OWNER = "SELECT role, disabled_at, deleted_at FROM users WHERE id = $1 FOR NO KEY UPDATE"
+_LOCK_OWNER = "SELECT role, disabled_at, banned_at, deleted_at FROM users WHERE id = $1 FOR NO KEY UPDATE"
 _ROOM = """
     SELECT EXISTS (SELECT FROM memberships WHERE user_id = $1 AND organization_id = $2) AS belongs,
            (SELECT count(*) FROM api_tokens
@@ -61,7 +69,7 @@ _ROOM = """
 """
 _LOCK = f"""
     SELECT {API_TOKEN_COLUMNS}, t.sealed_secret, t.expires_at <= now() AS expired,
-           u.role, u.disabled_at, u.deleted_at, m.user_id IS NOT NULL AS belongs
+           u.role, u.disabled_at, u.banned_at, u.deleted_at, m.user_id IS NOT NULL AS belongs
     FROM api_tokens t JOIN users u ON u.id = t.user_id
          LEFT JOIN memberships m ON m.user_id = t.user_id AND m.organization_id = t.organization_id
     WHERE {_MINE} FOR NO KEY UPDATE OF t
@@ -74,7 +82,7 @@ _REPLACE = f"""
                             sealed_secret = NULL, sealed_until = NULL
     WHERE t.id = $1 RETURNING {API_TOKEN_COLUMNS}
 """  # noqa: S608 - least() passes over NULL, which is never
-_END_REPLACED = "UPDATE api_tokens SET expires_at = $2 WHERE replaced_by = $1 AND expires_at > $2"
+_END_REPLACED = "UPDATE api_tokens SET expires_at = $2 WHERE replaced_by = $1 AND expires_at > $2 RETURNING id"
 _REVOKE = f"""
     UPDATE api_tokens t SET revoked_at = now(), sealed_secret = NULL, sealed_until = NULL
     WHERE t.id = $1 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
@@ -85,23 +93,6 @@ _BY_TEXT = f"SELECT {API_TOKEN_COLUMNS} FROM api_tokens t WHERE t.public_id = $1
 _ERASE = f"""
     UPDATE api_tokens t SET sealed_secret = NULL, sealed_until = NULL WHERE t.id = $1 RETURNING {API_TOKEN_COLUMNS}
 """  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """Who manages tokens. A session manages all tokens of its person, a token those of its own organization.
-
-    Attributes:
-        user_id: Whose tokens, `usr_…`.
-        organization_id: The organization the caller acts in: a new token is for this one.
-        scopes: Of the token that asks; None: a session, or an operator, which scopes do not limit.
-        origin: For the audit events.
-    """
-
-    user_id: str
-    organization_id: str
-    scopes: frozenset[str] | None
-    origin: Origin
 
 
 class Tokens:
@@ -180,6 +171,7 @@ class Tokens:
             TokenExpiryInvalid: Past, too late, or never where that is not allowed.
             TokenLimitReached: The owner has `tokens.per_user` of them.
             OwnerUnfit: The owner is deleted, disabled, or left the organization.
+            MakerEnded: The token that asks has ended; everything that changes something raises this.
         """
         now = datetime.now(UTC)
         ends = self._rules.expires_at(expires_at, now)
@@ -192,6 +184,7 @@ class Tokens:
             if owner is None or room is None or not room["belongs"]:
                 raise OwnerUnfit("organization_left")
             _check_owner(owner)
+            maker = await as_of_now(connection, maker)
             check_gift(asked, maker.scopes, Role(owner["role"]))
             if room["live"] >= self._rules.per_user:
                 raise TokenLimitReached
@@ -214,7 +207,7 @@ class Tokens:
         title = _name(name) if name is not None else None
         asked = self._rules.checked_scopes(scopes) if scopes is not None else None
         async with self._database.transaction() as connection:
-            row = await _lock(connection, maker, token_id)
+            row, maker = await _lock(connection, maker, token_id)
             if asked is not None:
                 check_gift(asked, maker.scopes, Role(row["role"]))
             before = api_token_of(row)
@@ -248,7 +241,8 @@ class Tokens:
             raise TokenExpiryInvalid("overlap_invalid")
         now = datetime.now(UTC)
         async with self._database.transaction() as connection:
-            row = await _lock(connection, maker, token_id)
+            await connection.execute(_LOCK_OWNER, maker.user_id)  # before their tokens, as whoever ends all of them
+            row, maker = await _lock(connection, maker, token_id)
             old = api_token_of(row)
             if old.replaced_by is not None:
                 raise TokenEnded("token_replaced")
@@ -259,11 +253,11 @@ class Tokens:
             ends = self._rules.renewed(old, now)
             draft = Draft(old.user_id, old.organization_id, old.name, old.scopes, now, ends)
             made = await insert(connection, draft)
-            await connection.execute(_END_REPLACED, old.id, now)
+            ended = tuple(row["id"] for row in await connection.fetch(_END_REPLACED, old.id, now))
             overlap_ends = now + timedelta(seconds=overlap_s)
             left = api_token_of(_there(await connection.fetchrow(_REPLACE, old.id, made.token.id, overlap_ends)))
             await append(connection, told("rotated", left, maker.origin, replacedBy=made.token.id))
-        return made
+        return replace(made, ended=ended)
 
     async def revoke(self, maker: Maker, token_id: str) -> ApiToken:
         """End a token now and for ever; an ended one stays as it is.
@@ -272,8 +266,8 @@ class Tokens:
             TokenMissing: As `get`.
         """
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_GET, *_reach(maker, token_id))
-            return await _revoke(connection, row, maker.origin)
+            row = await connection.fetchrow(_GET, *_reach(await as_of_now(connection, maker), token_id))
+            return await end_token(connection, row, maker.origin)
 
     async def revoke_any(self, token_id: str, origin: Origin) -> ApiToken:
         """End anybody's token, for operators.
@@ -283,7 +277,7 @@ class Tokens:
         """
         _check_id(token_id)
         async with self._database.transaction() as connection:
-            return await _revoke(connection, await connection.fetchrow(_BY_ID, token_id), origin)
+            return await end_token(connection, await connection.fetchrow(_BY_ID, token_id), origin)
 
     async def revoke_leaked(self, public_id: str, digest: bytes, origin: Origin) -> ApiToken | None:
         """End the token whose whole text somebody found in public; None when there is no such token.
@@ -295,7 +289,7 @@ class Tokens:
         """
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(_BY_TEXT, public_id, digest)
-            return await _revoke(connection, row, origin, cause="leaked") if row is not None else None
+            return await end_token(connection, row, origin, cause="leaked") if row is not None else None
 
     async def reveal(self, maker: Maker, token_id: str) -> MadeToken:
         """Give out the sealed secret of the token made at sign-up, and erase it: once, whoever asks first.
@@ -308,7 +302,7 @@ class Tokens:
             ScopesExceeded: The token can more than the maker.
         """
         async with self._database.transaction() as connection:
-            row = await _lock(connection, maker, token_id)
+            row, maker = await _lock(connection, maker, token_id)
             token = api_token_of(row)
             if self._sealer is None or not token.revealable:
                 raise SecretGone
@@ -319,10 +313,10 @@ class Tokens:
         return MadeToken(erased, text)
 
 
-def _reach(maker: Maker, token_id: str) -> tuple[str, str, str | None]:
-    """Give what `_MINE` asks for: a token is no way into its owner's other organizations."""
+def _reach(maker: Maker, token_id: str) -> tuple[str, str, str]:
+    """Give what `_MINE` asks for: what proves one organization is no way into its person's others."""
     _check_id(token_id)
-    return token_id, maker.user_id, maker.organization_id if maker.scopes is not None else None
+    return token_id, maker.user_id, maker.organization_id
 
 
 def _check_id(token_id: str) -> None:
@@ -338,8 +332,8 @@ def _name(text: str) -> str:
     return name
 
 
-async def _lock(connection: Connection, maker: Maker, token_id: str) -> Row:
-    """Lock a token of the maker's that has not ended."""
+async def _lock(connection: Connection, maker: Maker, token_id: str) -> tuple[Row, Maker]:
+    """Lock a token of the maker's that has not ended; gives the maker as of then."""
     row = await connection.fetchrow(_LOCK, *_reach(maker, token_id))
     if row is None:
         raise TokenMissing
@@ -347,18 +341,31 @@ async def _lock(connection: Connection, maker: Maker, token_id: str) -> Row:
         raise TokenEnded("token_revoked")
     if row["expired"]:
         raise TokenEnded("token_expired")
-    return row
+    return row, await as_of_now(connection, maker)
 
 
-async def _revoke(connection: Connection, row: Row | None, origin: Origin, **more: object) -> ApiToken:
+async def end_token(connection: Connection, row: Row | None, origin: Origin, **more: object) -> ApiToken:
+    """Revoke inside the caller's transaction the token whose `token_id` a row names, and write that down at last.
+
+    Raises:
+        TokenMissing: There is no row.
+    """
+    token, events = await ended_token(connection, row, origin, **more)
+    await append(connection, *events)
+    return token
+
+
+async def ended_token(
+    connection: Connection, row: Row | None, origin: Origin, **more: object
+) -> tuple[ApiToken, tuple[Event, ...]]:
+    """The same, for whoever ends several; gives what is to be written down, nothing if it had ended before."""
     if row is None:
         raise TokenMissing
     ended = await connection.fetchrow(_REVOKE, row["token_id"])
     if ended is None:  # it had ended before, perhaps this moment
-        return api_token_of(_there(await connection.fetchrow(_BY_ID, row["token_id"])))
+        return api_token_of(_there(await connection.fetchrow(_BY_ID, row["token_id"]))), ()
     token = api_token_of(ended)
-    await append(connection, told("revoked", token, origin, **more))
-    return token
+    return token, (told("revoked", token, origin, **more),)
 
 
 def _unsealed(sealer: Sealer, sealed: bytes, token_id: str) -> str:
@@ -372,7 +379,7 @@ def _unsealed(sealer: Sealer, sealed: bytes, token_id: str) -> str:
 def _check_owner(row: Row) -> None:
     if row["deleted_at"] is not None:
         raise OwnerUnfit("user_deleted")
-    if row["disabled_at"] is not None:
+    if row["disabled_at"] is not None or row["banned_at"] is not None:
         raise OwnerUnfit("user_disabled")
 
 

@@ -25,7 +25,7 @@ from provisioning.records import Organization, Role, Standing, User
 _NEVER = float("inf")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 NOBODY = Standing(User("", "", Role.SYSTEM, _EPOCH, _EPOCH), Organization("", None, "", _EPOCH, _EPOCH), "")
-"""Our records of a caller that has none; no own endpoint takes system tokens."""
+"""Our records of a caller that has none: a system token, or a machine of Clerk's; no own endpoint takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,25 @@ def _caller(name: str) -> Caller:
         kind=CredentialKind.SYSTEM_TOKEN,
         carrier=Carrier.HEADER,
         issuer="",  # no issuer of people: it is never the same person as anybody
-        subject=f"system:{name}",
+        subject=subject_of(name),
         expires_at=_NEVER,
     )
     actor = Actor("", Role.SYSTEM, "", "", (), principal)
     return Caller(actor, NOBODY, identity_block(actor))
+
+
+def subject_of(name: str) -> str:
+    """Whom a system token of this name speaks for."""
+    return f"system:{name}"
+
+
+def narrowed(before: Sequence[SystemToken], after: Sequence[SystemToken]) -> list[str]:
+    """Names of the system tokens that do not all count any more as they did: one of their digests, or networks."""
+    now = {token.name: token for token in after}
+    return [
+        token.name
+        for token in before
+        if token.name not in now
+        or not set(token.sha256) <= set(now[token.name].sha256)
+        or not set(token.networks) <= set(now[token.name].networks)
+    ]

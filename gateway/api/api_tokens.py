@@ -1,7 +1,7 @@
 """`/users/current/api-tokens`: people manage their API tokens, and a token those that are no wider than itself."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,13 +13,13 @@ from pydantic.alias_generators import to_camel
 from gateway.answer import NO_STORE, Answer, json_answer
 from gateway.api.documents import ApiTokenDocument, ApiTokenList, NewApiTokenDocument
 from gateway.api.endpoints import Call
-from gateway.edge import slots
+from gateway.api.origins import origin_of
 from gateway.errors import (
     ContentInvalid,
+    CredentialRejected,
     ExpiryInvalid,
     Fault,
     GatewayError,
-    ImpersonationRefused,
     OrganizationLeft,
     RouteUnknown,
     ScopeMissing,
@@ -31,9 +31,11 @@ from gateway.errors import (
     UserDeleted,
     UserDisabled,
 )
-from provisioning.audit import Origin
+from gateway.revocation.changes import TokensChanged
+from gateway.revocation.revocations import Revocations
 from provisioning.errors import (
     DatabaseUnavailable,
+    MakerEnded,
     OwnerUnfit,
     ScopesExceeded,
     ScopesUnknown,
@@ -45,11 +47,12 @@ from provisioning.errors import (
     TokenNameInvalid,
 )
 from provisioning.ids import is_id
+from provisioning.makers import Maker
 from provisioning.token_rules import Expiry
-from provisioning.tokens import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, NAME_LENGTH, Maker, Tokens
+from provisioning.tokens import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, NAME_LENGTH, Tokens
 
 _MOST_SCOPES = 100
-_REFUSALS = (OwnerUnfit, ScopesExceeded, ScopesUnknown, TokenEnded, TokenMissing, TokenNameInvalid)
+_REFUSALS = (MakerEnded, OwnerUnfit, ScopesExceeded, ScopesUnknown, TokenEnded, TokenMissing, TokenNameInvalid)
 _EXPIRIES = {
     "expiry_past": "This moment is past.",
     "expiry_too_late": "This moment is later than tokens may live here.",
@@ -115,20 +118,17 @@ class ApiTokenEndpoints:
     """Answers about the caller's API tokens.
 
     Attributes:
-        forget: Drops what this process remembers of a person's tokens, and ends what is open with the one that is
-            named: called after every change, before the answer.
-        limit: Lets what is open with a token live no longer than until a moment (Unix seconds).
+        revocations: Told of every change, before the answer.
     """
 
     tokens: Tokens
-    forget: Callable[[str, str | None], None]
-    limit: Callable[[str, str, float], None]
+    revocations: Revocations
 
     async def list_all(self, call: Call) -> Answer:
         """List them without their secrets."""
         maker = maker_of(call)
         with _translated():
-            found = await self.tokens.list_of(maker.user_id, reach_of(maker))
+            found = await self.tokens.list_of(maker.user_id, maker.organization_id)
         items = [ApiTokenDocument.of(token) for token in found]
         return json_answer(200, ApiTokenList(items=items).plain())
 
@@ -160,7 +160,8 @@ class ApiTokenEndpoints:
         body = await call.read_model(Rotation) if call.arrived.has_body else Rotation()
         with _translated(), self._forgetting(maker):
             made = await self.tokens.rotate(maker, token_id, body.overlap_seconds)
-            self.limit(maker.user_id, token_id, time.time() + body.overlap_seconds)
+            over = TokensChanged(maker.user_id, token_id, time.time() + body.overlap_seconds)
+            self.revocations.tell(over, *(TokensChanged(maker.user_id, ended) for ended in made.ended))
         return json_answer(201, NewApiTokenDocument.of(made).plain())
 
     async def reveal(self, call: Call) -> Answer:
@@ -179,14 +180,18 @@ class ApiTokenEndpoints:
 
     @contextmanager
     def _forgetting(self, maker: Maker, ended: str | None = None) -> Iterator[None]:
-        """Forget also when the change failed or its client left: nobody knows then whether it was made."""
+        """Tell also when the change failed or its client left: nobody knows then whether it was made."""
         try:
             yield
-        except _REFUSALS:  # nothing was changed: what is open with that token stays, it may not be the caller's to end
-            ended = None
+        except MakerEnded:  # what is remembered of them is old
+            self.revocations.tell(TokensChanged(maker.user_id))
             raise
-        finally:
-            self.forget(maker.user_id, ended)
+        except _REFUSALS:  # nothing was changed: what is open with that token stays, it may not be the caller's to end
+            raise
+        except BaseException:
+            self.revocations.tell(TokensChanged(maker.user_id, ended))
+            raise
+        self.revocations.tell(TokensChanged(maker.user_id, ended))
 
 
 def maker_of(call: Call) -> Maker:
@@ -195,25 +200,9 @@ def maker_of(call: Call) -> Maker:
     Raises:
         ImpersonationRefused: Somebody acts as this person: what they made would outlive the session.
     """
-    actor, arrived = call.who.actor, call.arrived
-    principal = actor.principal
-    if principal.impersonator is not None:
-        raise ImpersonationRefused
-    agent = arrived.fields.lifted[slots.USER_AGENT]
-    origin = Origin(
-        actor_kind="api_token" if principal.token_id is not None else "user",
-        actor_id=principal.token_id or actor.user_id,
-        address=arrived.view.address or None,
-        user_agent=agent.decode("latin-1") if agent is not None else None,
-        request_id=arrived.incoming.request_id,
-    )
-    scopes = frozenset(principal.scopes) if principal.scopes is not None else None
+    origin, actor = origin_of(call), call.who.actor
+    scopes = frozenset(actor.principal.scopes) if actor.principal.scopes is not None else None
     return Maker(actor.user_id, actor.organization_id, scopes, origin)
-
-
-def reach_of(maker: Maker) -> str | None:
-    """The only organization whose tokens this caller sees; None: all of the person's, for a session."""
-    return maker.organization_id if maker.scopes is not None else None
 
 
 def _token_id(call: Call) -> str:
@@ -247,6 +236,8 @@ def _translated(scopes: list[str] | tuple[str, ...] = ()) -> Iterator[None]:
         raise TokenLimit(error.reason) from None
     except SecretGone as error:
         raise SecretTaken(error.reason) from None
+    except MakerEnded as error:
+        raise CredentialRejected(error.reason) from None
     except OwnerUnfit as error:
         raise _unfit(error.reason) from None
     except DatabaseUnavailable as error:

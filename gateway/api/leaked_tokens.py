@@ -1,7 +1,7 @@
 """`POST /tokens/leaked`: tokens that a secret scanning service found in public end here, in GitHub's way of telling."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, StrictStr, TypeAdapter, ValidationEr
 from gateway.answer import Answer, json_answer
 from gateway.api.endpoints import Call
 from gateway.errors import ContentInvalid, SignatureInvalid, StoreUnavailable
+from gateway.revocation.changes import TokensChanged
+from gateway.revocation.revocations import Revocations
 from gateway.verify.reporter_keys import ReporterKeys, check_signature
 from provisioning.audit import Origin
 from provisioning.errors import DatabaseUnavailable
@@ -39,13 +41,13 @@ class LeakedTokens:
     """Answers the scanning service.
 
     Attributes:
-        forget: Drops what this process remembers of a person's tokens.
+        revocations: Told of every token that ends.
         system_tokens: Names of system tokens by the SHA-256 of their text, hex in lower case.
     """
 
     tokens: Tokens
     keys: ReporterKeys
-    forget: Callable[[str, str | None], None]
+    revocations: Revocations
     system_tokens: Mapping[str, str]
 
     async def report(self, call: Call) -> Answer:
@@ -66,10 +68,7 @@ class LeakedTokens:
             finds = _FINDS.validate_python(orjson.loads(body))
         except (orjson.JSONDecodeError, ValidationError):
             raise ContentInvalid("report_invalid") from None
-        origin = Origin(
-            "gateway", address=call.arrived.view.address or None, request_id=call.arrived.incoming.request_id
-        )
-        return json_answer(200, [await self._answer(find, origin) for find in finds])
+        return json_answer(200, [await self._answer(find, call.origin) for find in finds])
 
     async def _answer(self, find: Find, origin: Origin) -> dict[str, str]:
         ours = await self._end(find.token, origin)
@@ -96,7 +95,7 @@ class LeakedTokens:
             raise StoreUnavailable("database_unavailable") from error
         if ended is None:
             return False
-        self.forget(ended.user_id, ended.id)
+        self.revocations.tell(TokensChanged(ended.user_id, ended.id))
         _log.warning("API token leaked", token_id=ended.id, user_id=ended.user_id)
         return True
 

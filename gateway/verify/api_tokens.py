@@ -1,7 +1,8 @@
 """API tokens as credentials: the text alone first, then one look at the records, then whom the token speaks for.
 
-Junk never reaches a store. What the records said is remembered under the token's digest for a while, and longer while
-PostgreSQL is away; a refusal for some seconds. A token acts with what its owner may do now, never with more.
+Junk never reaches a store. What the records said is remembered under the token's digest for a while, here and in Redis,
+and longer while PostgreSQL is away; a refusal for some seconds, and here alone. A token acts with what its owner may do
+now, never with more.
 """
 
 import math
@@ -24,9 +25,12 @@ from gateway.errors import (
     UserDeleted,
     UserDisabled,
 )
+from gateway.shared_state.facts import API_TOKENS, Reading
+from gateway.shared_state.tier import SharedTier
 from gateway.verify.holdings import Holdings
 from gateway.verify.principal import ClerkOrganization, Principal
 from provisioning.errors import DatabaseUnavailable
+from provisioning.patience import REQUEST_S, STRANGER_S, patience
 from provisioning.records import FoundToken, Standing
 from provisioning.single_flight import SingleFlight
 from provisioning.token_rules import held, unusable
@@ -74,6 +78,7 @@ class ApiTokens:
     Attributes:
         holdings: Who owns which digest, in here and in every cache that watches; `forget` empties them.
         generation: Changes with every `forget`: what was read before is not remembered after.
+        near_s: How long what was read is believed at most: `cache.near_ttl`, less while changes may be missed.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class ApiTokens:
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        shared: SharedTier | None = None,
     ) -> None:
         """Begin with nothing remembered.
 
@@ -93,18 +99,23 @@ class ApiTokens:
             settings: How long what is known is believed.
             clock: Unix seconds.
             monotonic: Seconds that are never set back.
+            shared: What replicas remember together; None: there is no Redis.
         """
         self.holdings = Holdings()
         self.generation = 0
+        self.near_s = settings.near_ttl
+        self._forgot_all_at = -math.inf
+        self._organizations_changed_at: LRUCache[str, float] = LRUCache(settings.near_entries)
         self._tokens = tokens
         self._scopes = frozenset(scopes).union(BUILT_IN_SCOPES)
         self._settings = settings
+        self._shared = shared
         self._clock = clock
         self._monotonic = monotonic
         self._reads: LRUCache[bytes, _Read] = LRUCache(settings.near_entries)
         self._refused: LRUCache[bytes, _Refused] = LRUCache(MOST_REFUSED)
         self._flights: SingleFlight[_Read] = SingleFlight()
-        self.holdings.watch(self._reads)
+        self.holdings.watch(self._reads, self._refused)
 
     async def verify(self, credential: Credential) -> ProvenToken:
         """Verify, from memory while that is fresh.
@@ -120,19 +131,19 @@ class ApiTokens:
         text = parse_token(credential.token)
         if text is None:
             raise CredentialRejected("token_malformed")
-        digest, now = credential.digest, self._monotonic()
+        digest, now, generation = credential.digest, self._monotonic(), self.generation
         refused: _Refused | None = self._refused.get(digest)
         if refused is not None and now < refused.until:
             raise _refusal(refused.reason)
-        fresh_s = self._freshness(text.public_id)
-        read: _Read | None = self._reads.get(digest)
-        if read is not None and now - read.at < fresh_s:
-            return self._proven(digest, read.found, read.at + fresh_s)
+        read = self._recalled(digest)
+        if read is not None and read.at > self._forgot_all_at and now < read.at + self._freshness(text.public_id):
+            return self._proven(digest, read.found, read.at + self._freshness(text.public_id), generation)
         try:
-            read = await self._flights.run((self.generation, digest), lambda: self._read(text, digest))
-        except DatabaseUnavailable as error:
-            return self._remembered(digest, error)
-        return self._proven(digest, read.found, read.at + fresh_s)
+            async with patience(REQUEST_S if read is not None else STRANGER_S):
+                read = await self._flights.run((generation, digest), lambda: self._look(text, digest))
+        except (DatabaseUnavailable, TimeoutError) as error:
+            return self._remembered(digest, error, generation)
+        return self._proven(digest, read.found, read.at + self._freshness(text.public_id), generation)
 
     async def check_parent(self, principal: Principal) -> None:
         """See that the API token something was minted from is still good, and still carries those scopes.
@@ -153,41 +164,96 @@ class ApiTokens:
     def forget(self, user_id: str) -> None:
         """Believe nothing any more of what is remembered of this person's API tokens, here and where it is watched."""
         self.generation += 1
+        if self._shared is not None:
+            self._shared.forget(user_id)
         self.holdings.forget(user_id)
+
+    def forget_organization(self, organization_id: str) -> None:
+        """Ask the records again for every API token that acts in this organization."""
+        self.generation += 1
+        if self._shared is not None:
+            self._shared.forget(organization_id)
+        self._organizations_changed_at.insert(organization_id, self._monotonic())
+
+    def forget_all(self) -> None:
+        """Ask the records anew about every token; what they said before serves only while they cannot be asked."""
+        self.generation += 1
+        self._forgot_all_at = self._monotonic()
+        self._refused.clear()
 
     async def close(self) -> None:
         """End what is under way."""
         await self._flights.close()
 
-    async def _read(self, text: TokenText, digest: bytes) -> _Read:
-        """Ask the records; one flight for all who present this token at once."""
-        generation = self.generation
+    async def _look(self, text: TokenText, digest: bytes) -> _Read:
+        """Look in Redis, else ask the records; one flight for all who present this token at once."""
+        generation, recalled = self.generation, None
+        if self._shared is not None:
+            recalled = await self._shared.find(API_TOKENS, digest, fresh_s=self._freshness(text.public_id))
+        if recalled is None or recalled.fact.token.public_id != text.public_id:
+            return await self._read(text, digest, generation)
+        read = _Read(recalled.fact, self._monotonic() - recalled.age_s)
+        if recalled.fresh:
+            self._remember(digest, read, generation)
+            return read
+        try:
+            return await self._read(text, digest, generation)
+        except DatabaseUnavailable:
+            remembered = self._recalled(digest)
+            if remembered is None or remembered.at < read.at:
+                self._remember(digest, read, generation)
+            raise
+
+    async def _read(self, text: TokenText, digest: bytes, generation: int) -> _Read:
+        """Ask the records."""
+        shared = self._shared
+        version, asked_at = (shared.freshness.version, shared.now()) if shared is not None else (0, 0.0)
+        began = self._monotonic()
         found = await self._tokens.find(text.public_id)
         # An unknown id and a wrong secret take the same way, with one comparison in constant time, to the same word:
         # nobody learns which ids exist (T03).
         matches = text.matches(found.digest if found is not None else None)
         if found is None or not matches:
-            raise self._refuse(digest, "token_unknown")
-        read = _Read(found, self._monotonic())
-        if generation == self.generation:
-            self._reads.insert(digest, read)
-            self.holdings.add(found.user.id, digest)
+            raise self._refuse(digest, "token_unknown", generation)
+        read = _Read(found, began)
+        self._remember(digest, read, generation)
+        if shared is not None:
+            ends = found.token.expires_at
+            until = ends.timestamp() if ends is not None else None
+            shared.keep(API_TOKENS, digest, reading=Reading(found, version, asked_at), until=until)
         return read
 
-    def _remembered(self, digest: bytes, error: DatabaseUnavailable) -> ProvenToken:
+    def _remember(self, digest: bytes, read: _Read, generation: int) -> None:
+        """Remember a reading, unless it is from before something was forgotten."""
+        if generation == self.generation:
+            self._reads.insert(digest, read)
+            self.holdings.add(read.found.user.id, digest)
+
+    def _recalled(self, digest: bytes) -> _Read | None:
+        """Give what was read of a token since its organization was changed last."""
+        read: _Read | None = self._reads.get(digest)
+        if read is None:
+            return None
+        changed_at: float | None = self._organizations_changed_at.get(read.found.organization.id)
+        return read if changed_at is None or read.at > changed_at else None
+
+    def _remembered(self, digest: bytes, error: Exception, generation: int) -> ProvenToken:
         """Go on with what the records said last, while they cannot be asked."""
         now, settings = self._monotonic(), self._settings
-        read: _Read | None = self._reads.get(digest)
+        read = self._recalled(digest)
         if read is None or now - read.at >= settings.stale_if_error:
             raise StoreUnavailable("database_unavailable") from error
         until = min(now + min(settings.degraded_ttl, BELIEVED_S), read.at + settings.stale_if_error)
-        return self._proven(digest, read.found, until, stale=True)
+        return self._proven(digest, read.found, until, generation, stale=True)
 
-    def _proven(self, digest: bytes, found: FoundToken, believed_until: float, *, stale: bool = False) -> ProvenToken:
+    def _proven(
+        self, digest: bytes, found: FoundToken, believed_until: float, generation: int, *, stale: bool = False
+    ) -> ProvenToken:
         """Judge what the records say, on every use: a token ends while it is remembered too."""
         reason, standing = unusable(found, datetime.fromtimestamp(self._clock(), UTC)), found.standing
         if reason is not None or standing is None:
-            raise self._refuse(digest, reason or "organization_left")
+            self.holdings.add(found.user.id, digest)  # the refusal goes by the owner, and is forgotten with them
+            raise self._refuse(digest, reason or "organization_left", generation)
         token, user, organization = found.token, found.user, found.organization
         principal = Principal(
             kind=CredentialKind.API_TOKEN,
@@ -203,15 +269,17 @@ class ApiTokens:
         )
         return ProvenToken(principal, standing, believed_until, stale)
 
-    def _refuse(self, digest: bytes, reason: str) -> GatewayError:
-        """Remember a refusal, and nothing good beside it."""
+    def _refuse(self, digest: bytes, reason: str, generation: int) -> GatewayError:
+        """Remember a refusal, and nothing good beside it, unless it is from before something was forgotten."""
+        if generation != self.generation:
+            return _refusal(reason)
         self._reads.pop(digest, None)
         self._refused.insert(digest, _Refused(reason, self._monotonic() + min(self._settings.near_ttl, REFUSED_S)))
         return _refusal(reason)
 
     def _freshness(self, public_id: str) -> float:
         """How long what was read is believed: tokens that were met together are not asked for again together."""
-        return min(self._settings.near_ttl, BELIEVED_S) * (0.7 + 0.3 * crc32(public_id.encode()) / 2**32)
+        return min(self.near_s, BELIEVED_S) * (0.7 + 0.3 * crc32(public_id.encode()) / 2**32)
 
 
 def _refusal(reason: str) -> GatewayError:

@@ -24,7 +24,7 @@ async def test_known_token_passes_while_postgresql_is_away_and_a_new_one_waits(p
         waits = [await gateway.get("/x", bearer(token["token"])) for token in (unknown, ended)]
         managed = await call(gateway, mint_token(), "GET", PATH)
         current = await call(gateway, mint_token(), "GET", "/users/current")
-        stale = await gateway.metric("gateway_caller_cache_requests_total", result="stale")
+        stale = await gateway.metric("gateway_cache_requests_total", result="stale")
 
     assert before == [200, 401]
     assert served == [200, 200, 200]
@@ -54,7 +54,7 @@ async def test_hundred_first_uses_at_once_are_one_question(database_url: str) ->
             "SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'api_tokens'"
         )
         replies = await asyncio.gather(*(gateway.get("/x", bearer(made["token"])) for _ in range(100)))
-        misses = await gateway.metric("gateway_caller_cache_requests_total", result="miss")
+        misses = await gateway.metric("gateway_cache_requests_total", result="miss")
         async with asyncio.timeout(10):  # statistics of a connection are written when it is idle
             while (asked := await value(gateway, scans)) == 0:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.05)

@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
 
 
 async def hits(gateway: GatewayUnderTest) -> float:
-    return await gateway.metric("gateway_caller_cache_requests_total", result="hit")
+    return await gateway.metric("gateway_cache_requests_total", result="hit")
 
 
 async def test_token_is_made_used_and_revoked_and_refused_at_once(gateway: GatewayUnderTest) -> None:

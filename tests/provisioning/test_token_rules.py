@@ -98,7 +98,7 @@ def test_a_session_gives_all_but_what_needs_an_administrator() -> None:
     with pytest.raises(ScopesExceeded) as refused:
         check_gift(sorted(BUILT_IN_SCOPES), None, Role.USER)
 
-    assert refused.value.scopes == ("admin",)
+    assert refused.value.scopes == ("admin", "rate-limit:unlimited")
 
 
 def test_t02_an_owner_who_is_no_administrator_any_more_has_no_admin_token() -> None:

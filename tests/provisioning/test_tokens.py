@@ -119,8 +119,10 @@ async def test_what_a_token_may_not_be_is_refused_before_anything_is_written(
     assert await actions(database, alice.organization.id) == ["user.created"]
 
 
-async def test_t07_a_token_makes_changes_and_rotates_nothing_wider_than_itself(tokens: Tokens, alice: Standing) -> None:
-    narrow = token_of(alice, "tokens:manage", "reports:read")
+async def test_t07_a_token_makes_changes_and_rotates_nothing_wider_than_itself(
+    tokens: Tokens, alice: Standing, database: Database
+) -> None:
+    narrow = await token_of(database, alice, "tokens:manage", "reports:read")
     wide = (await tokens.create(session_of(alice), "wide", ["reports:write"])).token
     own = (await tokens.create(narrow, "own", ["reports:read"])).token
 
@@ -136,18 +138,20 @@ async def test_t07_a_token_makes_changes_and_rotates_nothing_wider_than_itself(t
     assert (await tokens.revoke(narrow, wide.id)).revoked_at is not None
 
 
-async def test_a_token_reaches_no_token_of_another_organization(
-    tokens: Tokens, alice: Standing, database: Database
+@pytest.mark.parametrize("by_session", [True, False], ids=["session", "token"])
+async def test_nobody_reaches_their_own_token_of_another_organization(
+    tokens: Tokens, alice: Standing, database: Database, by_session: bool
 ) -> None:
     at_acme = await person(database, Subject("user_alice", "org_acme"))
     there = (await tokens.create(session_of(at_acme), "there", [])).token
-    here = token_of(alice, "tokens:manage")
+    here = session_of(alice) if by_session else await token_of(database, alice, "tokens:manage")
 
     for attempt in (tokens.get, tokens.rotate, tokens.revoke, tokens.reveal, tokens.change):
         with pytest.raises(TokenMissing):
             await attempt(here, there.id)
-    assert await tokens.list_of(alice.user.id, alice.organization.id) == ()
-    assert await tokens.get(session_of(alice), there.id) == there
+    listed = [token.name for token in await tokens.list_of(alice.user.id, alice.organization.id)]
+    assert listed == ([] if by_session else ["Maker"])
+    assert await tokens.get(session_of(at_acme), there.id) == there
 
 
 async def test_nobody_reaches_a_token_of_somebody_else(tokens: Tokens, alice: Standing, database: Database) -> None:
@@ -161,7 +165,7 @@ async def test_nobody_reaches_a_token_of_somebody_else(tokens: Tokens, alice: St
         for nothing in (new_id("atk"), "atk_nothing", "a\0b", ""):
             with pytest.raises(TokenMissing):
                 await attempt(session_of(bob), nothing)
-    assert await tokens.get(session_of(alice), hers.id) == hers
+    assert await tokens.get(session_of(alice_there), hers.id) == hers
 
 
 async def test_a_token_is_renamed_and_rescoped(tokens: Tokens, alice: Standing, database: Database) -> None:
@@ -420,9 +424,10 @@ async def test_a_sealed_secret_opens_only_in_its_own_row(tokens: Tokens, databas
 async def test_t07_a_token_does_not_reveal_a_wider_one(tokens: Tokens, database: Database) -> None:
     alice = await person(database, first_token=True)
     (first,) = await tokens.list_of(alice.user.id)
+    narrow = await token_of(database, alice, "tokens:manage")
 
     with pytest.raises(ScopesExceeded):
-        await tokens.reveal(token_of(alice, "tokens:manage"), first.id)
+        await tokens.reveal(narrow, first.id)
 
 
 async def test_revoking_and_rotating_erase_what_nobody_read(tokens: Tokens, database: Database) -> None:

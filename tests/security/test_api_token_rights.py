@@ -262,19 +262,25 @@ async def test_x01_somebody_elses_token_is_not_there(gateway: GatewayUnderTest) 
     assert (await use(gateway, theirs["token"])).status == 200
 
 
-async def test_x01_token_reaches_nothing_in_its_owners_other_organizations(gateway: GatewayUnderTest) -> None:
+async def test_x01_nothing_in_ones_other_organizations_is_reached(gateway: GatewayUnderTest) -> None:
     at_home = mint_token(sub="user_2twoorgs")
     abroad = mint_token(sub="user_2twoorgs", o={"id": "org_2abroad", "slg": "abroad", "rol": "member"})
     home = await made_token(gateway, at_home, scopes=["tokens:manage"])
     away = await made_token(gateway, abroad, scopes=[])
 
-    listed = (await call(gateway, home["token"], "GET", PATH)).json()["items"]
-    shown = await call(gateway, home["token"], "GET", f"{PATH}/{away['id']}")
-    current = (await call(gateway, home["token"], "GET", "/users/current")).json()["apiTokens"]
+    for credential in (home["token"], at_home):
+        listed = (await call(gateway, credential, "GET", PATH)).json()["items"]
+        current = (await call(gateway, credential, "GET", "/users/current")).json()["apiTokens"]
+        others = [
+            await call(gateway, credential, method, f"{PATH}/{away['id']}{rest}")
+            for method, rest in (("GET", ""), ("DELETE", ""), ("POST", "/rotate"), ("POST", "/reveal"))
+        ]
 
-    assert away["id"] not in {token["id"] for token in (*listed, *current)}
-    assert shown.status == 404
-    assert (await call(gateway, at_home, "GET", f"{PATH}/{away['id']}")).status == 200
+        assert home["id"] in {token["id"] for token in listed} & {token["id"] for token in current}
+        assert away["id"] not in {token["id"] for token in (*listed, *current)}
+        assert {(reply.status, reply.code) for reply in others} == {(404, "not_found")}
+    assert (await call(gateway, abroad, "GET", f"{PATH}/{away['id']}")).status == 200
+    assert (await use(gateway, away["token"])).status == 200
 
 
 async def test_j15_nobody_who_acts_as_the_user_manages_their_tokens(gateway: GatewayUnderTest) -> None:

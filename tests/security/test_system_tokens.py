@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from tests.support.gateway import GatewayUnderTest, gateway_under_test, mint_token
-from tests.support.minted import ROUTES, SYSTEM_TOKEN, current_user
+from tests.support.minted import ROUTES, SYSTEM_TOKEN, claims_of, current_user
 from tests.support.websockets import handshake, switching, then_echo
 from tests.support.wire import bearer, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-PREVIOUS, ELSEWHERE = SYSTEM_TOKEN[:-1] + "0", SYSTEM_TOKEN[:-1] + "1"
+PREVIOUS, ELSEWHERE, BILLING = (SYSTEM_TOKEN[:-1] + end for end in "012")
 SYSTEM_TOKENS = [
+    {"name": "billing", "sha256": [sha256(BILLING.encode()).hexdigest()], "networks": ["127.0.0.1/32"]},
     {"name": "elsewhere", "sha256": [sha256(ELSEWHERE.encode()).hexdigest()], "networks": ["192.0.2.0/24"]},
     {
         "name": "reporting",
@@ -60,6 +61,15 @@ async def test_a_system_token_passes_as_the_system_and_as_nobody(gateway: Gatewa
     }
     assert seen.one("x-organization-id") == ""
     assert seen.all("authorization") == []
+
+
+async def test_two_system_tokens_are_told_apart_in_assertions(gateway: GatewayUnderTest) -> None:
+    subjects = []
+    for token in (SYSTEM_TOKEN, BILLING, SYSTEM_TOKEN):
+        await gateway.get("/system/x", bearer(token))
+        subjects.append(claims_of(gateway.upstream.last.one("x-actor-assertion"))["sub"])
+
+    assert subjects == ["system:reporting", "system:billing", "system:reporting"]
 
 
 @pytest.mark.parametrize("target", ["/x", "/ws/x", "/agents/x", "/admin/x", "/users/current", "/organizations/current"])
@@ -147,3 +157,26 @@ async def test_taken_out_of_the_settings_it_is_refused_at_once(database_url: str
         after = await gateway.get("/system/x", bearer(SYSTEM_TOKEN))
 
     assert (before.status, after.status) == (200, 401)
+
+
+@pytest.mark.parametrize("change", ["gone", "one digest less", "other networks", "one digest more"])
+async def test_w07_websocket_ends_with_the_system_token_that_opened_it(database_url: str, change: str) -> None:
+    (token,) = (each for each in SYSTEM_TOKENS if each["name"] == "reporting")
+    digests, networks = token["sha256"], token["networks"]
+    written: list[dict[str, Any]] = {
+        "gone": [],
+        "one digest less": [{"name": "reporting", "sha256": digests[1:], "networks": networks}],
+        "other networks": [{"name": "reporting", "sha256": digests, "networks": ["10.0.0.0/8"]}],
+        "one digest more": [{"name": "reporting", "sha256": digests, "networks": networks}],
+    }[change]
+    before = [token | {"sha256": digests[:1]}] if change == "one digest more" else SYSTEM_TOKENS
+    async with gateway_under_test(database_url, **SETTINGS | {"system_tokens": before}) as gateway:
+        gateway.upstream.respond_early = then_echo(switching())
+        async with gateway.wire() as wire:
+            await wire.send(handshake("/system/ws", bearer(SYSTEM_TOKEN)))
+            await wire.reader.readuntil(b"\r\n\r\n")
+            assert await gateway.reload(system_tokens=written)
+            await wire.send(b"still here")
+
+            ends = change != "one digest more"
+            assert await wire.reader.readexactly(4) == (b"\x88\x09\x11\x31" if ends else b"stil")

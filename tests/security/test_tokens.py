@@ -292,11 +292,11 @@ async def test_j17_expired_token_is_not_served_from_memory(gateway: GatewayUnder
     token = mint_token(exp=time.time() - 3)  # inside the leeway: accepted now, but never remembered
 
     first = await gateway.get("/x", bearer(token))
-    hits = await gateway.metric("gateway_caller_cache_requests_total", result="hit")
+    hits = await gateway.metric("gateway_cache_requests_total", result="hit")
     await gateway.get("/x", bearer(token))
 
     assert first.status == 200
-    assert await gateway.metric("gateway_caller_cache_requests_total", result="hit") == hits
+    assert await gateway.metric("gateway_cache_requests_total", result="hit") == hits
 
 
 TOKEN = st.text("abcABC019-_.~+/=", max_size=40)

@@ -11,7 +11,7 @@ import orjson
 
 from provisioning.ids import base62
 from tests.support.gateway import ROUTES, GatewayUnderTest, mint_token
-from tests.support.wire import Reply, bearer, request
+from tests.support.wire import Answering, Reply, bearer, request
 
 PATH = "/users/current/api-tokens"
 ASKING: dict[str, Any] = {
@@ -40,7 +40,7 @@ def with_another_secret(token: str) -> str:
 
 
 async def call(
-    gateway: GatewayUnderTest, credential: str, method: str, target: str, body: object = None, *lines: str
+    gateway: Answering, credential: str, method: str, target: str, body: object = None, *lines: str
 ) -> Reply:
     """Call an own endpoint with a bearer token and a JSON body."""
     content = b"" if body is None else orjson.dumps(body)
@@ -48,7 +48,7 @@ async def call(
     return await gateway.ask(request(target, bearer(credential), *typed, *lines, method=method, body=content))
 
 
-async def made_token(gateway: GatewayUnderTest, session: str | None = None, **body: Any) -> dict[str, Any]:
+async def made_token(gateway: Answering, session: str | None = None, **body: Any) -> dict[str, Any]:
     """Make one through the API; gives the answer's document."""
     reply = await call(gateway, session or mint_token(), "POST", PATH, {"name": "Robot", "scopes": []} | body)
     assert reply.status == 201, reply.body

@@ -7,12 +7,13 @@ import orjson
 from provisioning.audit import ENTRY_COLUMNS, FIRST_HASH, Origin, entry_of
 from provisioning.database.pool import Database
 from provisioning.first_sight import FirstSight
+from provisioning.makers import Maker
 from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
 from provisioning.profile import Profile
 from provisioning.records import Standing, Subject
 from provisioning.sealing import Sealer
 from provisioning.token_rules import TokenRules
-from provisioning.tokens import Maker, Tokens
+from provisioning.tokens import Tokens
 
 MASTER_KEY = "a-key-of-these-tests-with-enough-characters"  # not a secret
 SEALER = Sealer(MASTER_KEY, ONE_TIME_SECRETS)
@@ -36,9 +37,10 @@ def session_of(standing: Standing) -> Maker:
     return Maker(standing.user.id, standing.organization.id, None, origin)
 
 
-def token_of(standing: Standing, *scopes: str) -> Maker:
+async def token_of(database: Database, standing: Standing, *scopes: str) -> Maker:
     """A person who manages tokens by an API token with these scopes."""
-    origin = Origin("api_token", "atk_of_maker", None, "203.0.113.9", "tests/1", "request-1")
+    made = await tokens_over(database).create(session_of(standing), "Maker", scopes)
+    origin = Origin("api_token", made.token.id, None, "203.0.113.9", "tests/1", "request-1")
     return Maker(standing.user.id, standing.organization.id, frozenset(scopes), origin)
 
 

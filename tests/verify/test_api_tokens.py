@@ -12,12 +12,13 @@ from gateway.verify.api_tokens import ApiTokens, ProvenToken
 from provisioning.audit import GATEWAY
 from provisioning.database.pool import Database
 from provisioning.first_sight import FirstSight
+from provisioning.makers import Maker
 from provisioning.new_tokens import ONE_TIME_SECRETS, MadeToken
 from provisioning.profile import Profile
 from provisioning.records import FoundToken, Subject
 from provisioning.sealing import Sealer
 from provisioning.token_rules import TokenRules
-from provisioning.tokens import Maker, Tokens
+from provisioning.tokens import Tokens
 
 
 class SlowTokens(Tokens):

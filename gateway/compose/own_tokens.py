@@ -2,15 +2,20 @@
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from config.model import Settings
 from gateway.identity.minting import Minter
 from gateway.identity.ring_settings import start_ring
 from gateway.parts import Parts
 from gateway.verify.minted import MintedTokens
-from gateway.verify.replay import MemoryReplayGuard, ReplayGuard, redis_guard
+from gateway.verify.redis_replay import RedisReplayGuard
+from gateway.verify.replay import MemoryReplayGuard, ReplayGuard
 from provisioning.database.pool import Database
 from provisioning.key_ring import KeyRing
+
+if TYPE_CHECKING:
+    from gateway.shared_state.client import SharedRedis
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +32,15 @@ class OwnTokens:
     replays: ReplayGuard | None
 
 
-async def own_tokens(parts: Parts, settings: Settings, public_url: str, database: Database) -> OwnTokens:
+async def own_tokens(
+    parts: Parts, settings: Settings, public_url: str, database: Database, shared: "SharedRedis | None"
+) -> OwnTokens:
     """Make these, or carry them over.
 
     Raises:
         KeysUnopened: The ring's keys do not open under this master key.
     """
     lives, entries = settings.tokens, settings.cache.near_entries
-    redis_url = settings.redis.url.get_secret_value() if settings.redis.url is not None else None
 
     async def make_minter() -> Minter:
         return Minter(
@@ -42,7 +48,7 @@ async def own_tokens(parts: Parts, settings: Settings, public_url: str, database
         )
 
     async def make_guard() -> ReplayGuard:
-        return MemoryReplayGuard(entries) if redis_url is None else await redis_guard(redis_url)
+        return MemoryReplayGuard(entries) if shared is None else RedisReplayGuard(shared)
 
     ring = await parts.hold(
         "key ring",
@@ -54,7 +60,7 @@ async def own_tokens(parts: Parts, settings: Settings, public_url: str, database
     minter = await parts.hold("minter", made_of, make_minter)
     replays = None
     if settings.websocket.single_use:  # carried over by all means: what was used up stays so
-        replays = await parts.hold("replay guard", (redis_url, entries), make_guard, _close_guard)
+        replays = await parts.hold("replay guard", (shared, entries), make_guard, _close_guard)
     return OwnTokens(ring, MintedTokens(ring, public_url, settings.clerk.issuer, time.time), minter, replays)
 
 

@@ -17,7 +17,9 @@ import asyncpg
 
 from config.model import Settings
 from config.values import parse_life
+from gateway.commands.telling import told
 from gateway.report import aligned, failure_text
+from gateway.revocation.changes import TokensChanged
 from provisioning.audit import Origin
 from provisioning.database.pool import Database
 from provisioning.errors import (
@@ -26,13 +28,16 @@ from provisioning.errors import (
     ScopesExceeded,
     ScopesUnknown,
     TokenMissing,
+    UserEnded,
     UserMissing,
 )
+from provisioning.makers import Maker
+from provisioning.memberships import Memberships
 from provisioning.new_tokens import MadeToken
 from provisioning.records import ApiToken, Standing, User
 from provisioning.token_rules import Expiry, TokenRules
 from provisioning.token_text import new_system_token
-from provisioning.tokens import Maker, Tokens
+from provisioning.tokens import Tokens
 from provisioning.users import Users
 
 T = TypeVar("T")
@@ -40,6 +45,7 @@ STATEMENT_TIMEOUT_S = 10.0  # nobody's request waits for this
 _HEADINGS = ("ID", "NAME", "SCOPES", "ORGANIZATION", "STATE", "EXPIRES", "LAST USED")
 _SAID = {
     UserMissing: "there is no such user",
+    UserEnded: "the user was deleted",
     OrganizationMissing: "the user belongs to several organizations, or not to this one; name one with --organization",
     TokenMissing: "there is no such token",
     "token_limit_reached": "the user has as many tokens as tokens.per_user allows; revoke one first",
@@ -81,11 +87,13 @@ class Printed:
         out: Lines for standard output.
         err: Lines for standard error.
         rows: A table for standard output instead, its headings first.
+        code: The command's exit code.
     """
 
     out: tuple[str, ...] = ()
     err: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    code: int = 0
 
 
 def system_token(name: str, *, as_json: bool) -> Printed:
@@ -95,8 +103,8 @@ def system_token(name: str, *, as_json: bool) -> Printed:
     if as_json:
         return Printed((json_text({"name": name, "token": token.text, "sha256": digest}),))
     entry = json.dumps({"name": name, "sha256": [digest], "networks": ["127.0.0.1/32"]}, ensure_ascii=False)
-    shown = ("For the settings, with the networks it may call from:", f"system_tokens: [{entry}]")
-    return Printed((f"token: {token.text}", f"sha256: {digest}"), shown)
+    beside = ("For the settings, with the networks it may call from:", f"system_tokens: [{entry}]")
+    return Printed((f"token: {token.text}", f"sha256: {digest}"), beside)
 
 
 def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> Printed:
@@ -105,18 +113,18 @@ def create(settings: Settings, wanted: Wanted, *, as_json: bool) -> Printed:
     Raises:
         CommandFailed: It could not be made.
     """
-    ends, origin = _ends(wanted.life), _operator()
+    ends, origin = _ends(wanted.life), operator()
 
-    async def ask(users: Users, tokens: Tokens) -> MadeToken:
-        user = await _user(users, wanted.user)
-        standing = _chosen(await users.organizations_of(user.id), wanted.organization)
+    async def ask(database: Database) -> MadeToken:
+        user = await user_named(database, wanted.user)
+        standing = chosen(await Memberships(database).of_user(user.id), wanted.organization)
         maker = Maker(user.id, standing.organization.id, None, origin)
-        return await tokens.create(maker, wanted.name, wanted.scopes, ends)
+        return await _tokens(database, settings).create(maker, wanted.name, wanted.scopes, ends)
 
-    made = _run(settings, ask)
+    made = ask_records(settings, ask)
     if as_json:
         return Printed((json_text({**facts(made.token), "token": made.text}),))
-    expires = _shown(made.token.expires_at) or "never"
+    expires = shown(made.token.expires_at) or "never"
     return Printed((made.text,), (f"{made.token.id} expires {expires}; its text is shown this once",))
 
 
@@ -127,10 +135,10 @@ def list_of(settings: Settings, user: str, *, as_json: bool) -> Printed:
         CommandFailed: They could not be read.
     """
 
-    async def ask(users: Users, tokens: Tokens) -> tuple[ApiToken, ...]:
-        return await tokens.list_of((await _user(users, user)).id)
+    async def ask(database: Database) -> tuple[ApiToken, ...]:
+        return await _tokens(database, settings).list_of((await user_named(database, user)).id)
 
-    found = _run(settings, ask)
+    found = ask_records(settings, ask)
     if as_json:
         return Printed((json_text({"items": [facts(token) for token in found]}),))
     return Printed(rows=(_HEADINGS, *(_cells(token) for token in found))) if found else Printed(err=("no API tokens",))
@@ -142,11 +150,16 @@ def revoke(settings: Settings, token_id: str, *, as_json: bool) -> Printed:
     Raises:
         CommandFailed: It could not be ended.
     """
-    origin = _operator()
-    token = _run(settings, lambda _, tokens: tokens.revoke_any(token_id, origin))
+    origin = operator()
+
+    async def ask(database: Database) -> tuple[ApiToken, tuple[str, ...]]:
+        token = await _tokens(database, settings).revoke_any(token_id, origin)
+        return token, await told(settings, TokensChanged(token.user_id, token.id))
+
+    token, hindrances = ask_records(settings, ask)
     if as_json:
-        return Printed((json_text(facts(token)),))
-    return Printed((f"{token.id} {_state(token)}",))
+        return Printed((json_text(facts(token)),), hindrances)
+    return Printed((f"{token.id} {_state(token)}",), hindrances)
 
 
 def show(printed: Printed) -> None:
@@ -176,21 +189,27 @@ def facts(token: ApiToken) -> dict[str, object]:
         "userId": token.user_id,
         "organizationId": token.organization_id,
         "scopes": list(token.scopes),
-        "createdAt": _shown(token.created_at),
-        "expiresAt": _shown(token.expires_at),
-        "lastUsedAt": _shown(token.last_used_at),
-        "revokedAt": _shown(token.revoked_at),
+        "createdAt": shown(token.created_at),
+        "expiresAt": shown(token.expires_at),
+        "lastUsedAt": shown(token.last_used_at),
+        "revokedAt": shown(token.revoked_at),
     }
 
 
-async def _user(users: Users, word: str) -> User:
-    user = await users.named(word)
+def _tokens(database: Database, settings: Settings) -> Tokens:
+    return Tokens(database, None, TokenRules.of(settings.tokens))
+
+
+async def user_named(database: Database, word: str) -> User:
+    """Find whom an operator means: `usr_…`, Clerk's `user_…` and whatever else `Users.named` knows."""
+    user = await Users(database).named(word)
     if user is None:
         raise UserMissing
     return user
 
 
-def _chosen(standings: Sequence[Standing], word: str | None) -> Standing:
+def chosen(standings: Sequence[Standing], word: str | None) -> Standing:
+    """Pick the organization an operator means; without a word the only one there is."""
     fitting = [one for one in standings if word is None or word in {one.organization.id, one.organization.clerk_id}]
     if len(fitting) != 1:
         raise OrganizationMissing
@@ -207,18 +226,27 @@ def _ends(life: str | None) -> datetime | Expiry | None:
     return None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def _run(settings: Settings, ask: Callable[[Users, Tokens], Awaitable[T]]) -> T:
+def ask_records(settings: Settings, ask: Callable[[Database], Awaitable[T]]) -> T:
+    """Ask PostgreSQL for a command.
+
+    Args:
+        settings: Say where it is.
+        ask: What to ask; gets one connection at most at a time.
+
+    Raises:
+        CommandFailed: It could not be asked, or refused; the text says why.
+    """
     secret = settings.database.direct_url or settings.database.url
     if secret is None:
         raise CommandFailed("database.url is not set")
 
     async def run() -> T:
         async with Database(secret.get_secret_value(), pool_size=1, statement_timeout=STATEMENT_TIMEOUT_S) as database:
-            return await ask(Users(database), Tokens(database, None, TokenRules.of(settings.tokens)))
+            return await ask(database)
 
     try:
         return asyncio.run(run())
-    except asyncpg.UndefinedTableError:
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
         raise CommandFailed("the schema is behind; run `gateway migrate`") from None
     except (ScopesUnknown, ScopesExceeded) as error:
         said = "no such scope" if isinstance(error, ScopesUnknown) else "the user's role does not allow"
@@ -228,7 +256,8 @@ def _run(settings: Settings, ask: Callable[[Users, Tokens], Awaitable[T]]) -> T:
         raise CommandFailed(_SAID.get(type(error)) or _SAID.get(reason) or failure_text(error)) from error
 
 
-def _operator() -> Origin:
+def operator() -> Origin:
+    """Who runs this command, for the audit."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container may know no name for its user
@@ -251,12 +280,13 @@ def _cells(token: ApiToken) -> tuple[str, ...]:
         " ".join(token.scopes) or "-",
         token.organization_id,
         _state(token),
-        _shown(token.expires_at) or "never",
-        _shown(token.last_used_at) or "never",
+        shown(token.expires_at) or "never",
+        shown(token.last_used_at) or "never",
     )
 
 
-def _shown(moment: datetime | None) -> str | None:
+def shown(moment: datetime | None) -> str | None:
+    """A moment in ISO 8601, UTC; None stays."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
