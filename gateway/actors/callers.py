@@ -9,84 +9,46 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
-from zlib import crc32
+from datetime import UTC, datetime
+from typing import cast
 
 from cachebox import LRUCache
 
 from config.model import Cache
-from gateway.actors.actor import Actor
-from gateway.actors.beliefs import Caller, KnownCaller, Proof
+from gateway.actors.actor import actor_of, subject_of
+from gateway.actors.beliefs import Caller, KnownCaller, Memory, Proof, proof_of
 from gateway.actors.renewal import ROUND_S, Renewal
+from gateway.actors.standings import Ended, Standings
+from gateway.actors.sweep import AT_ONCE, Sweep
 from gateway.credentials.kinds import Credential, CredentialKind
 from gateway.edge.recent_heads import Seen
-from gateway.errors import CredentialRejected, OrganizationRequired, StoreUnavailable, UserDeleted, UserDisabled
+from gateway.errors import UserDeleted, UserDisabled
+from gateway.flags.provider import FlagProvider
+from gateway.flags.telling import FlagTeller, NoProvider, facts_of
 from gateway.identity.header_set import identity_block
 from gateway.policy.decision import check_pending
 from gateway.policy.routes import CompiledRoute
-from gateway.verify.api_tokens import ApiTokens, ProvenToken
+from gateway.revocation.denied import Denied
+from gateway.revocation.errors import SessionRevoked
+from gateway.shared_state.tier import SharedTier
+from gateway.verify.api_tokens import ApiTokens
+from gateway.verify.holdings import Holdings
 from gateway.verify.minted import check_standing
 from gateway.verify.principal import Principal
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
-from provisioning.errors import DatabaseUnavailable, OrganizationMissing
-from provisioning.records import Role, Standing, Subject
+from provisioning.background import end_tasks
+from provisioning.errors import DatabaseUnavailable
+from provisioning.records import Standing
 
-_AGENT_TOKEN = CredentialKind.AGENT_TOKEN
-
-_API_TOKEN, _AGENT_TOKEN = CredentialKind.API_TOKEN, CredentialKind.AGENT_TOKEN
-
-
-class Ended(Protocol):
-    """Ends what a person has open (`live/registry.py`)."""
-
-    def __call__(self, *, user: str, organization: str | None = None) -> object:
-        """End it, in one organization or in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    standing: Standing
-    read_at: float  # monotonic
-
-
-K = TypeVar("K", contravariant=True)
-V = TypeVar("V")
-
-
-class _Memory(Protocol[K, V]):
-    """What we use of cachebox's LRUCache, whose own types leave out that nothing may be found."""
-
-    def get(self, key: K) -> V | None: ...
-
-    def insert(self, key: K, value: V) -> V | None: ...
-
-    def pop(self, key: K, default: Any = None) -> Any: ...
-
-    def __contains__(self, key: K) -> bool: ...
-
-
-@dataclass(slots=True)
-class LookUps:
-    """Look-ups by result, for metrics.
-
-    Attributes:
-        stale: Served from memory because PostgreSQL is away; a miss as well.
-        renewals: Callers in use whose records were read again before they were old.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    stale: int = 0
-    renewals: int = 0
+_API_TOKEN = CredentialKind.API_TOKEN
 
 
 class Callers:
     """Resolves credentials to callers.
 
     Attributes:
-        look_ups: Counts; a cache that takes another's place may go on with its counts.
+        look_ups: Counts of look-ups.
         renewal: Keeps those in use fresh, once started.
     """
 
@@ -100,6 +62,9 @@ class Callers:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         ended: Ended | None = None,
+        flags: FlagTeller | None = None,
+        denied: Denied | None = None,
+        shared: SharedTier | None = None,
     ) -> None:
         """Take what callers are made of.
 
@@ -111,24 +76,36 @@ class Callers:
             clock: Unix seconds.
             monotonic: Seconds that are never set back.
             ended: Told of people who may not call any more, as soon as that is seen.
+            flags: Tells flags; None: there are none.
+            denied: Knows sessions that are over before their tokens; asked whenever a proof is had, never on a hit.
+            shared: What replicas remember together; None: there is no Redis.
         """
+        self._flags = flags if flags is not None else FlagTeller({}, NoProvider(), 1)
+        self._definitions: FlagProvider = self._flags.provider
+        self._denied = denied
         self._verifier = verifier
         self._api_tokens = api_tokens
         self._ended = ended
         self._keys = verifier.keys
-        self._arrivals = arrivals
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._known: _Memory[bytes, KnownCaller] = LRUCache(settings.near_entries)
-        self._proofs: _Memory[bytes, Proof] = LRUCache(settings.near_entries)
-        self._standings: _Memory[tuple[str, str | None], _Remembered] = LRUCache(settings.near_entries)
+        self._known: Memory[bytes, KnownCaller] = LRUCache(settings.near_entries)
+        self._proofs: Memory[bytes, Proof] = LRUCache(settings.near_entries)
+        self._sweep = Sweep(self._known)
+        self._standings = Standings(arrivals, settings, monotonic, ended, shared)
         self._forgotten = 0  # how often anything was
-        self.look_ups = LookUps()
-        self.renewal = Renewal(arrivals, monotonic, self._remember)
+        self._forgot_all_at = self._tokens_doubted_at = 0  # by that count: what is kept from before counts no more
+        self.look_ups = self._standings.look_ups
+        self.renewal = Renewal(arrivals, monotonic, self._standings.moment, self._standings.remember)
         self._renewing: asyncio.Task[None] | None = None
-        if api_tokens is not None:
-            api_tokens.holdings.watch(self._known, self._proofs)
+        self._shortening: asyncio.Task[None] | None = None
+        self._holdings = api_tokens.holdings if api_tokens is not None else Holdings()
+        self._holdings.watch(self._known, self._proofs)
+
+    def go_on(self, before: "Callers") -> None:
+        """Count on from where another's counts are, whose place this takes."""
+        self.look_ups = self._standings.look_ups = before.look_ups
 
     def start(self) -> None:
         """Keep those in use fresh, in the background."""
@@ -142,13 +119,13 @@ class Callers:
                 self.look_ups.renewals += renewed
 
     async def close(self) -> None:
-        """End that, and what is under way for API tokens."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._renewing
+        """End that, and what is under way for tokens."""
+        await end_tasks(self._renewing, self._shortening)
+        await self._sweep.close()
         if self._api_tokens is not None:
             await self._api_tokens.close()
+        await self._standings.close()
+        await self._verifier.close()
 
     def known(self, digest: bytes) -> Caller | None:
         """Answer from memory alone, without waiting; None sends the request the long way.
@@ -158,12 +135,11 @@ class Callers:
         """
         return self._believed(self._known.get(digest))
 
-    def recalled(self, seen: Seen, digest: bytes) -> Caller | None:
+    def recalled(self, seen: Seen) -> Caller | None:
         """The same for the bearer of a field section that came before: what is known is noted there.
 
         Args:
-            seen: The section; notes in it are of this cache alone.
-            digest: Of its bearer.
+            seen: The section, with a bearer; notes in it are of this cache alone.
         """
         if seen.note is not None:
             known = cast(KnownCaller, seen.note)
@@ -172,23 +148,43 @@ class Callers:
                 caller = self._believed(known)
                 if caller is not None:
                     return caller
-        found = self._known.get(digest)
+        found = self._known.get(seen.bearer) if seen.bearer is not None else None
         if found is not None:
             found.found_at = self._forgotten
         seen.note = found
         return self._believed(found)
 
     def _believed(self, known: KnownCaller | None) -> Caller | None:
-        if known is None or self._monotonic() >= known.believed_until or not self._proves(known):
+        if known is None or known.kept_at < self._forgot_all_at or self._monotonic() >= known.believed_until:
+            return None
+        if not self._proves(known):
             return None
         known.used = True
         self.look_ups.hits += 1
-        return known.caller
+        return self._current(known)
+
+    def _current(self, known: KnownCaller) -> Caller:
+        """The caller with flags of the definitions in force, told anew where they are of others; never waits."""
+        caller = known.caller
+        if caller.told.generation != self._definitions.generation:
+            caller = known.caller = self._retold(caller)
+        return caller
+
+    def _retold(self, caller: Caller) -> Caller:
+        told = self._flags.tell(facts_of(caller.actor, caller.standing))
+        if told.header == caller.told.header and told.digest == caller.told.digest:
+            caller.told = told  # what was prepared for it is as good as before
+            return caller
+        return Caller(caller.actor, caller.standing, identity_block(caller.actor, told.header), told)
 
     def known_principal(self, digest: bytes) -> Principal | None:
         """Tell from memory alone who a credential speaks for; None when it must be verified."""
         proof = self._proofs.get(digest)
-        return proof.principal if proof is not None and self._proves(proof) else None
+        if proof is not None and proof.principal.kind is _API_TOKEN and proof.kept_at < self._tokens_doubted_at:
+            return None
+        if proof is None or not self._proves(proof) or (self._denied is not None and not self._denied.whole):
+            return None
+        return None if self._denied is not None and self._denied.denies(proof.principal) else proof.principal
 
     def _proves(self, proof: Proof) -> bool:
         return (
@@ -211,13 +207,19 @@ class Callers:
         if credential.kind is _API_TOKEN and self._api_tokens is not None:
             return await self._prove_token(credential, self._api_tokens)
         proof = await self._verified(credential)
-        self._proofs.insert(digest, proof)
+        if self._denied is not None:
+            await self._denied.check(proof.principal)
+        self._keep_proof(digest, proof)
         return proof.principal
+
+    def _keep_proof(self, digest: bytes, proof: Proof) -> None:
+        proof.kept_at = self._forgotten
+        self._proofs.insert(digest, proof)
 
     async def _verified(self, credential: Credential) -> Proof:
         generation = self._verifier.generation
         principal = self._verifier.verify_now(credential) or await self._verifier.verify(credential)
-        proven_until = self._monotonic() + principal.expires_at - self._clock()
+        proven_until = min(self._monotonic() + principal.expires_at - self._clock(), principal.recheck_at)
         return Proof(principal, generation, proven_until, principal.expires_at)
 
     async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
@@ -232,47 +234,131 @@ class Callers:
         """
         digest = credential.digest
         old = self._known.get(digest) if credential.refusal is None else None
-        if old is not None and self._monotonic() < old.believed_until and self._proves(old):
-            return old.caller
+        known_still = old is not None and old.kept_at >= self._forgot_all_at
+        if old is not None and known_still and self._monotonic() < old.believed_until and self._proves(old):
+            return self._current(old)
         self.look_ups.misses += 1
         if credential.kind is _API_TOKEN and self._api_tokens is not None:
             return await self._resolve_token(credential, self._api_tokens)
         # Its records may be old, but a signature that was checked stays so.
         proof: Proof = old if old is not None and self._proves(old) else await self._verified(credential)
-        check_pending(proof.principal, rule)
         forgotten = self._forgotten
-        subject = _subject_of(proof.principal)
-        standing, believed_until = await self._standing(proof.principal, subject)
+        if self._denied is not None:
+            await self._denied.check(proof.principal)
+        check_pending(proof.principal, rule)
+        subject = subject_of(proof.principal)
+        standing, believed_until = await self._standings.of(proof.principal, subject)
         check_standing(proof.principal, standing)
-        if proof.principal.token_id is not None and self._api_tokens is not None:
+        minted_from_token = proof.principal.binding is not None and proof.principal.token_id is not None
+        if minted_from_token and self._api_tokens is not None:
             await self._api_tokens.check_parent(proof.principal)
         if old is not None and old is proof and old.caller.standing == standing:
-            caller = old.caller
+            caller = self._current(old)
         else:
-            actor = self._actor(proof.principal, standing)
-            caller = Caller(actor, standing, identity_block(actor))
+            caller = self._caller(proof.principal, standing)
+        if self._denied is not None and self._denied.denies(proof.principal):  # since it was asked
+            raise SessionRevoked
         known = KnownCaller(proof, caller, subject, min(believed_until, proof.proven_until))
-        if known.believed_until <= self._monotonic():
+        if known.believed_until <= self._monotonic() or forgotten != self._forgotten:  # something was, while we asked
             return caller
-        if proof.principal.token_id is None:
-            self._known.insert(digest, known)
-            self.renewal.plan(known)
-        elif self._api_tokens is not None and forgotten == self._forgotten:  # nothing was revoked while we asked
-            self._known.insert(digest, known)
-            self._api_tokens.holdings.add(caller.actor.user_id, digest)
+        known.kept_at = forgotten
+        self._known.insert(digest, known)
+        if caller.actor.user_id:
+            self._holdings.add(caller.actor.user_id, digest)
+            if proof.principal.impersonator is not None:  # it ends with theirs as well
+                self._holdings.add(proof.principal.impersonator.subject, digest)
+            if not minted_from_token:
+                self.renewal.plan(known)
         return caller
 
     def forget_tokens(self, user_id: str) -> None:
-        """Look at all API tokens of a person anew from this moment on: something about them was changed."""
+        """Look at all credentials of a person anew from this moment on: something about API tokens was changed."""
         self._forgotten += 1
         if self._api_tokens is not None:
             self._api_tokens.forget(user_id)
+        else:
+            self._holdings.forget(user_id)
+
+    def forget(self, user_id: str, clerk_user_id: str | None) -> None:
+        """Ask our records about a person anew from this moment on: they were changed.
+
+        Args:
+            user_id: `usr_…`.
+            clerk_user_id: `user_…`; None: not known, and looked for among all who are remembered.
+        """
+        self._standings.forget(user_id, clerk_user_id)
+        self.forget_tokens(user_id)
+
+    def forget_sessions(self, user_id: str | None, clerk_user_id: str | None, session_id: str | None = None) -> None:
+        """Look at the sessions of a person anew from this moment on: one of them is over, or all; records stay known.
+
+        Args:
+            user_id: `usr_…`; None: not known, so that all who are remembered are walked over (`Sweep`).
+            clerk_user_id: `user_…`; None: not known, likewise.
+            session_id: `sess_…`; None: any of theirs.
+        """
+        self._forgotten += 1
+        for owner in (user_id, clerk_user_id):
+            if owner is not None:
+                self._holdings.forget(owner)
+        if user_id is None or clerk_user_id is None:
+            self._sweep.drop(*(name for name in (clerk_user_id, session_id) if name is not None))
+
+    def forget_all(self) -> None:
+        """Ask our records anew about everybody, with no loop over a million entries; what they said serves outages."""
+        self._forgotten += 1
+        self._forgot_all_at = self._tokens_doubted_at = self.renewal.forgot_all_at = self._forgotten
+        self._standings.forget_all()
+        if self._api_tokens is not None:
+            self._api_tokens.forget_all()
+
+    def lose_touch(self) -> None:
+        """Changes made elsewhere may be missed: believe nothing for longer than `cache.degraded_ttl` from now on."""
+        self._forgotten += 1  # what is being read is not kept for longer
+        self._live_for(min(self._settings.near_ttl, self._settings.degraded_ttl))
+        self._tokens_doubted_at = self._forgotten
+        if self._shortening is None or self._shortening.done():
+            self._shortening = asyncio.get_running_loop().create_task(self._shorten())
+
+    def regain_touch(self, *, missed: bool) -> None:
+        """They are heard of again.
+
+        Args:
+            missed: Some may have been missed: nothing counts any more that was believed.
+        """
+        self._live_for(self._settings.near_ttl)
+        if missed:
+            self.forget_all()
+
+    def _live_for(self, near_s: float) -> None:
+        self._standings.near_s = near_s
+        if self._api_tokens is not None:
+            self._api_tokens.near_s = near_s
+
+    async def _shorten(self) -> None:
+        """Shorten the lives of what is believed, some thousands at a time: others have their turn on the loop."""
+        for number, known in enumerate(list(self._known.values()), 1):
+            left_s = known.believed_until - self._monotonic()
+            if left_s > self._standings.near_s:
+                known.believed_until = self._standings.believed_until(known.subject, self._monotonic())
+                if known.used and known.caller.kind is CredentialKind.SESSION:
+                    self.renewal.plan(known)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def forget_organization(self, organization_id: str) -> None:
+        """Ask our records again for all who act in an organization: something about it was changed."""
+        self._forgotten += 1
+        self._sweep.drop(organization_id)
+        self._standings.forget_organization(organization_id)
+        if self._api_tokens is not None:
+            self._api_tokens.forget_organization(organization_id)
 
     async def _prove_token(self, credential: Credential, api_tokens: ApiTokens) -> Principal:
         generation, forgotten = self._verifier.generation, api_tokens.generation
         proven = await api_tokens.verify(credential)
         if forgotten == api_tokens.generation:
-            self._proofs.insert(credential.digest, _proof_of(proven, generation))
+            self._keep_proof(credential.digest, proof_of(proven, generation))
             api_tokens.holdings.add(proven.standing.user.id, credential.digest)
         return proven.principal
 
@@ -281,103 +367,22 @@ class Callers:
         generation, forgotten = self._verifier.generation, api_tokens.generation
         proven = await api_tokens.verify(credential)
         self.look_ups.stale += proven.stale
-        actor = self._actor(proven.principal, proven.standing)
-        caller = Caller(actor, proven.standing, identity_block(actor))
+        caller = self._caller(proven.principal, proven.standing)
         if forgotten == api_tokens.generation:  # else what was read is from before a revocation
-            proof = _proof_of(proven, generation)
-            known = KnownCaller(proof, caller, _subject_of(proven.principal), proven.believed_until)
+            proof = proof_of(proven, generation)
+            known = KnownCaller(proof, caller, subject_of(proven.principal), proven.believed_until)
+            known.kept_at = self._forgotten
             self._known.insert(credential.digest, known)
-            api_tokens.holdings.add(actor.user_id, credential.digest)
+            api_tokens.holdings.add(caller.actor.user_id, credential.digest)
         return caller
 
-    async def _standing(self, principal: Principal, subject: Subject) -> tuple[Standing, float]:
-        """What our records say, and until when (monotonic) that is believed.
-
-        Fresh from memory, else from PostgreSQL, else, while that is down, from memory up to `cache.stale_if_error`.
-        """
-        settings = self._settings
-        remembered = self._standings.get((subject.clerk_user_id, subject.clerk_organization_id))
-        fresh_s = freshness(subject.clerk_user_id, settings.near_ttl)
-        if remembered is not None and self._monotonic() - remembered.read_at < fresh_s:
-            return remembered.standing, remembered.read_at + fresh_s
+    def _caller(self, principal: Principal, standing: Standing) -> Caller:
+        """Make the Actor as of now; who may not call any more has nothing open any more."""
         try:
-            standing = await self._read(principal, subject)
-        except OrganizationMissing:
-            raise OrganizationRequired from None
-        except DatabaseUnavailable as error:
-            now = self._monotonic()
-            if remembered is None or now - remembered.read_at >= settings.stale_if_error:
-                raise StoreUnavailable("database_unavailable").caused_by(error) from error
-            self.look_ups.stale += 1
-            return remembered.standing, min(now + settings.degraded_ttl, remembered.read_at + settings.stale_if_error)
-        return standing, self._remember(subject, standing, self._monotonic())
-
-    async def _read(self, principal: Principal, subject: Subject) -> Standing:
-        """Ask PostgreSQL; what we minted makes nobody known, and brings no membership back."""
-        if principal.binding is None:
-            return await self._arrivals.standing(subject)
-        standing = await self._arrivals.found(subject)
-        if standing is None:
-            if self._ended is not None:
-                self._ended(user=principal.binding.user_id, organization=principal.binding.organization_id)
-            raise CredentialRejected("minted_parent_gone")
-        return standing
-
-    def _actor(self, principal: Principal, standing: Standing) -> Actor:
-        """Make the Actor; who may not call any more has nothing open any more."""
-        try:
-            return actor_of(principal, standing)
+            actor = actor_of(principal, standing, datetime.fromtimestamp(self._clock(), UTC))
         except (UserDeleted, UserDisabled):
             if self._ended is not None:
                 self._ended(user=standing.user.id)
             raise
-
-    def _remember(self, subject: Subject, standing: Standing, read_at: float) -> float:
-        """Remember what our records said at that moment; gives until when it is believed (monotonic)."""
-        self._standings.insert((subject.clerk_user_id, subject.clerk_organization_id), _Remembered(standing, read_at))
-        return read_at + freshness(subject.clerk_user_id, self._settings.near_ttl)
-
-
-def _proof_of(proven: ProvenToken, keys_generation: int) -> Proof:
-    """An API token is proven for as long as its reading is believed: then its use is noted again."""
-    return Proof(proven.principal, keys_generation, proven.believed_until, proven.principal.expires_at)
-
-
-def freshness(person: str, ttl_s: float) -> float:
-    """How long what our records say of a person is believed: 0.7 to 1 of `cache.near_ttl`, always the same for one.
-
-    People who were met together, after a start say, are so not all asked for again in one moment.
-    """
-    return ttl_s * (0.7 + 0.3 * crc32(person.encode()) / 2**32)
-
-
-def _subject_of(principal: Principal) -> Subject:
-    organization = principal.organization
-    if organization is None:
-        return Subject(principal.subject, name=principal.name, email=principal.email)
-    return Subject(
-        principal.subject, organization.id, organization.slug, organization.role, principal.name, principal.email
-    )
-
-
-def actor_of(principal: Principal, standing: Standing) -> Actor:
-    """Judge what our records say of a person, and make the Actor.
-
-    Raises:
-        UserDeleted: A tombstone.
-        UserDisabled: An operator disabled them.
-    """
-    user = standing.user
-    if user.deleted_at is not None:
-        raise UserDeleted
-    if user.disabled_at is not None:
-        raise UserDisabled
-    organization = principal.organization
-    return Actor(
-        user_id=user.id,
-        role=Role.USER if principal.kind is _AGENT_TOKEN else user.role,
-        organization_id=standing.organization.id,
-        organization_role=organization.role if organization is not None else standing.organization_role,
-        organization_permissions=organization.permissions if organization is not None else (),
-        principal=principal,
-    )
+        told = self._flags.tell(facts_of(actor, standing))
+        return Caller(actor, standing, identity_block(actor, told.header), told)

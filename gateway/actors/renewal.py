@@ -8,6 +8,7 @@ request goes the long way, where a refusal has its place.
 from collections.abc import Callable, Sequence
 
 from gateway.actors.beliefs import KnownCaller
+from gateway.actors.standings import Moment
 from provisioning.arrivals import Arrivals
 from provisioning.records import Standing, Subject
 
@@ -19,32 +20,41 @@ PEOPLE = 500
 
 
 class Renewal:
-    """Remembers when which entries are due."""
+    """Remembers when which entries are due.
+
+    Attributes:
+        forgot_all_at: Entries kept before this count (`Proof.kept_at`) are believed no more, and asked about no more.
+    """
 
     def __init__(
         self,
         arrivals: Arrivals,
         monotonic: Callable[[], float],
-        remember: Callable[[Subject, Standing, float], float],
+        moment: Callable[[], Moment],
+        remember: Callable[[Subject, Standing, Moment], float],
     ) -> None:
         """Nothing is due yet.
 
         Args:
             arrivals: Knows our records.
             monotonic: Seconds.
+            moment: Notes when the records begin to be asked.
             remember: Takes what was read of a person and when; gives until when that is believed.
         """
         self._arrivals = arrivals
         self._monotonic = monotonic
+        self._moment = moment
         self._remember = remember
         self._due: dict[int, list[KnownCaller]] = {}
+        self.forgot_all_at = 0
 
     def plan(self, known: KnownCaller) -> None:
-        """Look at an entry again before it is old."""
+        """Look at an entry again before it is old; then alone, also if it was planned for another moment before."""
         now = self._monotonic()
         if known.believed_until < known.proven_until:  # else it ends with its token
             at = known.believed_until - AHEAD * (known.believed_until - now)
-            self._due.setdefault(int(at / ROUND_S), []).append(known)
+            known.due = int(at / ROUND_S)
+            self._due.setdefault(known.due, []).append(known)
 
     async def renew(self) -> int:
         """Ask for all who are due and in use; due every ROUND_S. Gives how many entries are believed for longer.
@@ -58,26 +68,28 @@ class Renewal:
         subjects, renewed = list(people), 0
         for start in range(0, len(subjects), PEOPLE):
             asked = subjects[start : start + PEOPLE]
-            read_at = self._monotonic()
+            began = self._moment()
             standings = await self._arrivals.standings(asked)
             for subject, standing in zip(asked, standings, strict=True):
-                renewed += self._settle(subject, people[subject], standing, read_at)
+                renewed += self._settle(subject, people[subject], standing, began)
         return renewed
 
     def _take_due(self) -> Sequence[KnownCaller]:
         now = self._monotonic()
         rounds = [at for at in self._due if at <= now / ROUND_S]
-        due = [known for at in rounds for known in self._due.pop(at)]
-        return [known for known in due if known.used and now < known.believed_until]
+        due = [known for at in rounds for known in self._due.pop(at) if known.due == at]
+        return [
+            known for known in due if known.used and now < known.believed_until and known.kept_at >= self.forgot_all_at
+        ]
 
     def _settle(
-        self, subject: Subject, entries: Sequence[KnownCaller], standing: Standing | None, read_at: float
+        self, subject: Subject, entries: Sequence[KnownCaller], standing: Standing | None, began: Moment
     ) -> int:
         """Believe entries for longer, or no more; gives how many for longer."""
-        until = self._remember(subject, standing, read_at) if standing is not None else 0.0
+        until = self._remember(subject, standing, began) if standing is not None else 0.0
         renewed = 0
         for known in entries:
-            if not known.believed_until:
+            if not known.believed_until or known.kept_at < self.forgot_all_at:
                 continue  # forgotten while we asked: what was read may be older than the reason
             if known.caller.standing != standing:
                 known.believed_until = 0.0

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.actors.callers import freshness
+from gateway.actors.standings import freshness
 
 
 @given(st.text(), st.floats(0.001, 86_400))

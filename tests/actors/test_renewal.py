@@ -1,6 +1,8 @@
-"""People in use are asked for again together, before what is known of them is old; nobody else is."""
+"""People in use are asked for again together, before what is known of them is old; who was forgotten, at once."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -8,8 +10,10 @@ import pytest
 
 from config.model import Cache, Route
 from gateway.actors.callers import Callers
+from gateway.actors.standings import freshness
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.errors import UserDisabled
+from gateway.flags.telling import FlagTeller
 from gateway.policy.routes import CompiledRoute, RouteTable
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
@@ -32,14 +36,28 @@ class CountedFirstSight(FirstSight):
     """Counts the questions asked of our records."""
 
     alone = together = 0
+    held = False
+
+    def hold(self) -> None:
+        """Keep answers back from now on."""
+        self.held, self.read, self.told = True, asyncio.Event(), asyncio.Event()
+
+    async def _hold(self) -> None:
+        if self.held:
+            self.read.set()
+            await self.told.wait()
 
     async def find(self, clerk_user_id: str, clerk_organization_id: str | None) -> Standing | None:
         self.alone += 1
-        return await super().find(clerk_user_id, clerk_organization_id)
+        found = await super().find(clerk_user_id, clerk_organization_id)
+        await self._hold()
+        return found
 
     async def find_many(self, subjects: Sequence[Subject]) -> list[Standing | None]:
         self.together += 1
-        return await super().find_many(subjects)
+        found = await super().find_many(subjects)
+        await self._hold()
+        return found
 
 
 @dataclass
@@ -72,6 +90,13 @@ class Stage:
 
 @pytest.fixture
 async def stage(database_url: str) -> AsyncIterator[Stage]:
+    async with staged(database_url) as made:
+        yield made
+
+
+@asynccontextmanager
+async def staged(database_url: str, flags: FlagTeller | None = None) -> AsyncIterator[Stage]:
+    """Set it up, with flags to tell if a test has any."""
     async with (
         serve_jwks() as jwks,
         Database(database_url, acquire_timeout=60, statement_timeout=60) as database,
@@ -89,6 +114,7 @@ async def stage(database_url: str) -> AsyncIterator[Stage]:
             Cache(near_ttl=TTL_S),
             clock=lambda: NOW + made.elapsed_s,
             monotonic=lambda: 1000.0 + made.elapsed_s,
+            flags=flags,
         )
         made = Stage(callers, first_sight, database, RULE)
         yield made
@@ -189,3 +215,104 @@ async def test_a_token_known_before_is_not_verified_again(stage: Stage, monkeypa
     again = await stage.callers.resolve(credential, stage.rule)
 
     assert again is first
+
+
+async def user_id_of(stage: Stage, credential: Credential) -> str:
+    return (await stage.callers.resolve(credential, stage.rule)).actor.user_id
+
+
+async def test_who_is_forgotten_is_asked_for_at_once_and_others_are_not(stage: Stage) -> None:
+    credential, other = await stage.meet("user_a", "user_b")
+    user_id = await user_id_of(stage, credential)
+    stage.elapsed_s += 1
+    stage.callers.forget(user_id, "user_a")
+    known = [stage.known(one) for one in (credential, other)]
+    asked = stage.first_sight.alone
+
+    stage.elapsed_s += 1
+    assert await user_id_of(stage, credential) == user_id
+
+    assert known == [False, True]
+    assert stage.first_sight.alone == asked + 1
+    assert stage.known(credential)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+async def test_what_was_being_read_while_its_person_was_forgotten_is_not_believed(stage: Stage, joined: bool) -> None:
+    (credential,) = await stage.meet("user_a")
+    user_id = await user_id_of(stage, credential)
+    stage.elapsed_s += TTL_S
+    stage.first_sight.hold()
+    reading = asyncio.create_task(stage.callers.resolve(credential, stage.rule))
+    await stage.first_sight.read.wait()
+    await stage.write("UPDATE users SET role = 'ADMIN'")
+    stage.elapsed_s += 1
+    stage.callers.forget(user_id, "user_a")
+    after = [asyncio.create_task(stage.callers.resolve(credential, stage.rule)) for _ in range(joined)]
+    stage.first_sight.told.set()
+    await reading
+
+    assert joined or not stage.known(credential)
+    assert [(await one).actor.role for one in after] == ["ADMIN"] * joined
+    assert (await stage.callers.resolve(credential, stage.rule)).actor.role == "ADMIN"
+
+
+async def test_renewal_under_way_while_its_person_is_forgotten_counts_for_nothing(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    user_id = await user_id_of(stage, credential)
+    assert stage.known(credential)
+    stage.elapsed_s = freshness("user_a", TTL_S) - 0.1
+    stage.first_sight.hold()
+    renewing = asyncio.create_task(stage.callers.renewal.renew())
+    await stage.first_sight.read.wait()
+    await stage.write("UPDATE users SET role = 'ADMIN'")
+    stage.elapsed_s += 0.1
+    stage.callers.forget(user_id, "user_a")
+    stage.first_sight.told.set()
+    await renewing
+
+    assert not stage.known(credential)
+    assert (await stage.callers.resolve(credential, stage.rule)).actor.role == "ADMIN"
+
+
+async def test_people_in_use_are_asked_for_once_a_life_however_often_touch_was_lost(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    for _ in range(4):
+        for turn in (stage.callers.lose_touch, lambda: stage.callers.regain_touch(missed=False)):
+            assert stage.known(credential)
+            turn()
+            await asyncio.sleep(0)  # what is there is shortened beside
+            await pass_time(stage, 3)
+    stage.callers.lose_touch()
+    before = stage.first_sight.together
+    for _ in range(60):
+        stage.known(credential)
+        await pass_time(stage, 0.5)
+
+    # Five with one renewal a life, of nearly 5 s for this person; nine where each loss adds one.
+    assert 5 <= stage.first_sight.together - before <= 7
+
+
+async def test_while_touch_is_lost_people_in_use_are_renewed_and_others_are_old_soon(stage: Stage) -> None:
+    used, unused = await stage.meet("user_a", "user_b")
+    asked = stage.first_sight.alone
+    assert stage.known(used)
+    stage.callers.lose_touch()
+    await asyncio.sleep(0)
+    for _ in range(20):
+        await pass_time(stage, 0.5)
+        assert stage.known(used)
+
+    assert not stage.known(unused)
+    assert stage.first_sight.alone == asked
+
+
+async def test_after_a_gap_everybody_is_asked_for_again(stage: Stage) -> None:
+    (credential,) = await stage.meet("user_a")
+    before = stage.first_sight.alone
+    stage.callers.regain_touch(missed=True)
+    known = stage.known(credential)
+    await stage.callers.resolve(credential, stage.rule)
+
+    assert (known, stage.known(credential)) == (False, True)
+    assert stage.first_sight.alone == before + 1
