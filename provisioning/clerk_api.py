@@ -6,7 +6,8 @@ leniently, because they grow without notice (facts: Clerk's Backend API, version
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from provisioning.database.breaker import Breaker
 from provisioning.profile import Profile, clean_email, clean_name
 from provisioning.single_flight import SingleFlight
 
@@ -21,14 +23,40 @@ DEADLINE_S = 0.6
 BODY_BYTES = 1024 * 1024
 COOLDOWN_MIN_S = 1.0
 COOLDOWN_MAX_S = 60.0
-OUTCOMES = ("ok", "absent", "rate_limited", "cooling_down", "refused", "failed", "timeout", "unreachable", "malformed")
+OPEN_S = 1.0
+"""How long nobody asks after a failure."""
+OUTCOMES = (
+    "ok",
+    "absent",
+    "rate_limited",
+    "cooling_down",
+    "refused",
+    "failed",
+    "timeout",
+    "unreachable",
+    "malformed",
+    "breaker_open",
+)
+AWAY = frozenset({"failed", "timeout", "unreachable", "malformed"})
+"""What speaks for an outage: one may be a bad answer, or a kept connection that Clerk closed; two without a good one
+between them mean that nobody is there."""
 
 
-class _Unanswered(Exception):
-    """Clerk did not tell; `outcome` is a word of `OUTCOMES`."""
+_ABSENT: Mapping[str, Any] = MappingProxyType({})
+"""What Clerk tells of somebody it does not know: an answer too."""
 
-    def __init__(self, outcome: str) -> None:
+
+class ClerkUnanswered(Exception):
+    """Clerk did not tell.
+
+    Attributes:
+        outcome: A word of `OUTCOMES`.
+        retry_after_s: For how long it wants to be left alone; None: it did not say.
+    """
+
+    def __init__(self, outcome: str, retry_after_s: float | None = None) -> None:
         self.outcome = outcome
+        self.retry_after_s = retry_after_s
         super().__init__(outcome)
 
 
@@ -37,6 +65,7 @@ class ClerkApi:
 
     Attributes:
         outcomes: Count of requests by outcome (a word of `OUTCOMES`), for metrics.
+        breaker: Shared state of "Clerk's Backend API is away", of all who ask there.
     """
 
     def __init__(
@@ -66,12 +95,55 @@ class ClerkApi:
         self._clock = clock
         self._cool_until = 0.0
         self._flights: SingleFlight[Mapping[str, Any] | None] = SingleFlight()
+        self.breaker = Breaker(OPEN_S, clock)
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
 
     async def user_profile(self, clerk_user_id: str) -> Profile | None:
         """Fetch name and primary verified e-mail; None when Clerk does not tell now."""
         document = await self._ask("users", clerk_user_id)
-        return None if document is None else profile_in(document)
+        return None if document is None or document is _ABSENT else profile_in(document)
+
+    async def verified_emails(self, clerk_user_id: str) -> frozenset[str] | None:
+        """Fetch the addresses that Clerk verified, spelled as they are there; None when Clerk does not tell now."""
+        document = await self._ask("users", clerk_user_id)
+        return None if document is None else frozenset(address for _, address in _verified(document))
+
+    async def ask_profile(self, clerk_user_id: str, deadline_s: float) -> Profile:
+        """Fetch name and primary verified e-mail, by a question of its own, for whoever can wait.
+
+        Such a question is no probe: while it waits, for longer than others may, nobody else would be let through.
+
+        Args:
+            clerk_user_id: Clerk's `user_…`.
+            deadline_s: All in all.
+
+        Raises:
+            ClerkUnanswered: With the outcome; `absent`: there is no such person.
+        """
+        if self._secret_key is None:
+            raise ClerkUnanswered("refused")
+        return profile_in(await self._counted(f"users/{quote(clerk_user_id, safe='')}", deadline_s))
+
+    async def ask(self, path: str, deadline_s: float, *, method: str = "GET") -> object:
+        """Ask anything, by a question of its own; gives what the answer's JSON says.
+
+        Args:
+            path: Behind the version, escaped, with its query.
+            deadline_s: All in all.
+            method: Of HTTP.
+
+        Raises:
+            ClerkUnanswered: With the outcome; `absent`: there is no such thing.
+        """
+        if self._secret_key is None:
+            raise ClerkUnanswered("refused")
+        try:
+            answer = await self._answer(path, deadline_s, method)
+        except ClerkUnanswered as error:
+            self.outcomes[error.outcome] += 1
+            raise
+        self.outcomes["ok"] += 1
+        return answer
 
     async def organization_name(self, clerk_organization_id: str) -> str | None:
         """Fetch an organization's name; None when Clerk does not tell now."""
@@ -89,17 +161,38 @@ class ClerkApi:
         return await self._flights.run(path, lambda: self._fetch(path))
 
     async def _fetch(self, path: str) -> Mapping[str, Any] | None:
-        try:
-            document = await self._document(path)
-        except _Unanswered as error:
-            self.outcomes[error.outcome] += 1
+        if not self.breaker.allows():
+            self.outcomes["breaker_open"] += 1
             return None
+        try:
+            document = await self._counted(path, self._deadline_s)
+        except ClerkUnanswered as error:
+            judge(self.breaker, error.outcome)
+            return _ABSENT if error.outcome == "absent" else None
+        except BaseException:
+            self.breaker.abandoned()
+            raise
+        judge(self.breaker, "ok")
+        return document
+
+    async def _counted(self, path: str, deadline_s: float) -> Mapping[str, Any]:
+        try:
+            document = await self._document(path, deadline_s)
+        except ClerkUnanswered as error:
+            self.outcomes[error.outcome] += 1
+            raise
         self.outcomes["ok"] += 1
         return document
 
-    async def _document(self, path: str) -> Mapping[str, Any]:
-        if self._clock() < self._cool_until:
-            raise _Unanswered("cooling_down")
+    async def _document(self, path: str, deadline_s: float) -> Mapping[str, Any]:
+        document = await self._answer(path, deadline_s, "GET")
+        if not isinstance(document, dict):
+            raise ClerkUnanswered("malformed")
+        return document
+
+    async def _answer(self, path: str, deadline_s: float, method: str) -> object:
+        if (cooling_s := self._cool_until - self._clock()) > 0:
+            raise ClerkUnanswered("cooling_down", cooling_s)
         headers = {
             "Authorization": f"Bearer {self._secret_key}",
             "Accept": "application/json",
@@ -110,29 +203,40 @@ class ClerkApi:
         try:
             # Not ClientTimeout alone: name resolution and a slow body count too.
             async with (
-                asyncio.timeout(self._deadline_s),
-                self._session.get(url, headers=headers, allow_redirects=False) as response,
+                asyncio.timeout(deadline_s),
+                self._session.request(method, url, headers=headers, allow_redirects=False) as response,
             ):
                 self._check_status(response)
-                return await _read_object(response.content)
+                return await _read_json(response.content)
         except TimeoutError:
-            raise _Unanswered("timeout") from None
+            raise ClerkUnanswered("timeout") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _Unanswered("unreachable") from error
+            raise ClerkUnanswered("unreachable") from error
 
     def _check_status(self, response: aiohttp.ClientResponse) -> None:
         match response.status:
             case 200:
                 return
             case 404:
-                raise _Unanswered("absent")
+                raise ClerkUnanswered("absent")
             case 429:
-                self._cool_until = self._clock() + cooldown_s(response.headers.get("Retry-After"))
-                raise _Unanswered("rate_limited")
+                cooling_s = cooldown_s(response.headers.get("Retry-After"))
+                self._cool_until = self._clock() + cooling_s
+                raise ClerkUnanswered("rate_limited", cooling_s)
             case status if status >= 500:
-                raise _Unanswered("failed")
+                raise ClerkUnanswered("failed")
             case _:
-                raise _Unanswered("refused")
+                raise ClerkUnanswered("refused")
+
+
+def judge(breaker: Breaker, outcome: str) -> None:
+    """Tell the breaker how a question ended, by a word of `OUTCOMES`."""
+    if outcome == "cooling_down":
+        breaker.abandoned()  # nobody was asked
+    elif outcome in AWAY:
+        breaker.failed(timed_out=True)
+    else:
+        breaker.succeeded()
 
 
 def cooldown_s(retry_after: str | None) -> float:
@@ -146,30 +250,34 @@ def profile_in(document: Mapping[str, Any]) -> Profile:
     """Read Clerk's User: given and family name, else the user name; the primary e-mail if Clerk verified it."""
     full_name = f"{_text(document.get('first_name')) or ''} {_text(document.get('last_name')) or ''}"
     name = clean_name(full_name) or clean_name(_text(document.get("username")))
+    primary = document.get("primary_email_address_id")
+    email = next((clean_email(address) for key, address in _verified(document) if key == primary), None)
+    return Profile(name, email, email)
+
+
+def _verified(document: Mapping[str, Any]) -> Iterator[tuple[object, str]]:
+    """Give id and address of each e-mail address of Clerk's User that Clerk verified."""
     addresses = document.get("email_addresses")
     for entry in addresses if isinstance(addresses, list) else ():
-        if not isinstance(entry, dict) or entry.get("id") != document.get("primary_email_address_id"):
+        if not isinstance(entry, dict):
             continue
-        verification = entry.get("verification")
-        if isinstance(verification, dict) and verification.get("status") == "verified":
-            return Profile(name, clean_email(_text(entry.get("email_address"))))
-    return Profile(name)
+        verification, address = entry.get("verification"), _text(entry.get("email_address"))
+        if address is not None and isinstance(verification, dict) and verification.get("status") == "verified":
+            yield entry.get("id"), address
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-async def _read_object(content: aiohttp.StreamReader) -> Mapping[str, Any]:
+async def _read_json(content: aiohttp.StreamReader) -> object:
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
         if len(body) > BODY_BYTES:
-            raise _Unanswered("malformed")
+            raise ClerkUnanswered("malformed")
     try:
-        document = orjson.loads(body)
+        answer: object = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise _Unanswered("malformed") from None
-    if not isinstance(document, dict):
-        raise _Unanswered("malformed")
-    return document
+        raise ClerkUnanswered("malformed") from None
+    return answer

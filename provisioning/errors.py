@@ -23,7 +23,8 @@ class DatabaseUnavailable(ProvisioningError):
 
     Reasons: `unreachable` (no connection, or it died), `timeout` (no answer in time), `refused` (PostgreSQL answered
     that it will not serve: starting, stopping, full, read-only, wrong password), `pool_exhausted` (all connections
-    were busy for `acquire_timeout`), `breaker_open` (it was away a moment ago and nobody asked again), `closed`.
+    were busy for `acquire_timeout`), `breaker_open` (it was away a moment ago and nobody asked again), `closed`,
+    `conflict` (it undid a transaction that waited for another in a circle).
     """
 
     default_reason = "unreachable"
@@ -35,10 +36,64 @@ class OrganizationMissing(ProvisioningError):
     default_reason = "organization_missing"
 
 
+class MembershipEnded(ProvisioningError):
+    """The token names an organization that its person left, or that was deleted, after it was made.
+
+    Reasons: `organization_left`, `organization_deleted`.
+
+    Attributes:
+        user_id: `usr_…`.
+        organization_id: `org_…` of ours; None: we have no such organization.
+    """
+
+    default_reason = "organization_left"
+
+    def __init__(self, reason: str, user_id: str, organization_id: str | None) -> None:
+        super().__init__(reason)
+        self.user_id = user_id
+        self.organization_id = organization_id
+
+
+class EventMalformed(ProvisioningError):
+    """A webhook's body is no event, or lacks what its effect needs."""
+
+    default_reason = "event_malformed"
+
+
+class StripeUnavailable(ProvisioningError):
+    """Stripe does not tell now. Reasons: `unreachable`, `timeout`, `rate_limited`, `failed`, `refused`, `malformed`."""
+
+    default_reason = "unreachable"
+
+
 class UserMissing(ProvisioningError):
     """There is no such user, or only a tombstone."""
 
     default_reason = "user_missing"
+
+
+class UserEnded(ProvisioningError):
+    """The user was deleted at Clerk: a tombstone, about which nothing changes any more."""
+
+    default_reason = "user_deleted"
+
+
+class OwnAccount(ProvisioningError):
+    """Administrators do not take their own rights away."""
+
+    default_reason = "own_account"
+
+
+class NoAdministrator(ProvisioningError):
+    """Who asks is no administrator, or not any more."""
+
+    default_reason = "role_not_allowed"
+
+
+class CursorInvalid(ProvisioningError):
+    """A cursor that names no place in a list."""
+
+    default_reason = "cursor_invalid"
 
 
 class SettingsInvalid(ProvisioningError):
@@ -105,6 +160,12 @@ class ScopesExceeded(_ScopeError):
     """Scopes that the maker does not hold, so cannot give."""
 
     default_reason = "scopes_exceeded"
+
+
+class MakerEnded(ProvisioningError):
+    """The API token that asks was revoked or has expired, whatever is still believed of it elsewhere."""
+
+    default_reason = "token_revoked"
 
 
 class OwnerUnfit(ProvisioningError):

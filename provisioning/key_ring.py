@@ -15,6 +15,7 @@ from contextlib import suppress
 import jwt
 import structlog
 
+from provisioning.background import end_tasks
 from provisioning.errors import DatabaseUnavailable, KeysUnopened, RingEmpty, SealBroken, SignatureRejected
 from provisioning.ring_records import KeyRow, RingRecords, is_over
 from provisioning.signing_key import RingKey, RotationRules, next_signs_from, over_at, signer
@@ -108,10 +109,7 @@ class KeyRing:
 
     async def close(self) -> None:
         """End what runs; what is in memory goes on."""
-        tasks = [task for task in (self._refresher, self._flight) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._refresher, self._flight, quietly=True)
         self._refresher = self._flight = None
 
     def sign(self, claims: Mapping[str, object]) -> str:

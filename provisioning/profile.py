@@ -7,6 +7,7 @@ from provisioning.records import Subject
 
 NAME_LENGTH = 200
 EMAIL_LENGTH = 320
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\s]+")
 
 
@@ -17,15 +18,22 @@ class Profile:
     Attributes:
         name: One line, at most 200 characters.
         email: At most 320 characters, with an `@`.
+        verified_email: The primary address as Clerk verified it; what a claim says never counts as that.
     """
 
     name: str | None = None
     email: str | None = field(default=None, repr=False)
+    verified_email: str | None = field(default=None, repr=False)
 
 
 def folded_line(text: str) -> str:
     """Fold white space, controls and what PostgreSQL cannot store (U+0000, lone surrogates) to single spaces."""
     return _UNFIT.sub(" ", text).strip()
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can be asked for this at all: no U+0000, no lone surrogate."""
+    return _UNSTORABLE.search(text) is None
 
 
 def clean_name(text: str | None) -> str | None:
@@ -48,10 +56,10 @@ def claimed(subject: Subject) -> Profile:
 
 
 def filled(first: Profile, second: Profile | None) -> Profile:
-    """Fill what `first` does not say from `second`."""
+    """Fill what `first`, the token's claims, does not say from `second`, which is Clerk's own word."""
     if second is None:
         return first
-    return Profile(first.name or second.name, first.email or second.email)
+    return Profile(first.name or second.name, first.email or second.email, second.verified_email)
 
 
 def personal_organization_name(profile: Profile) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class Role(StrEnum):
-    """Role of a caller across all organizations. SYSTEM belongs to system tokens alone and is never stored."""
+    """Role of a caller across all organizations. SYSTEM belongs to system tokens and machines, and is never stored."""
 
     USER = "USER"
     ADMIN = "ADMIN"
@@ -25,6 +25,7 @@ class User:
         settings: The person's own settings, a JSON object.
         disabled_at: Set by an operator; the user is refused.
         deleted_at: Set when the person was deleted at Clerk: a tombstone, refused for ever.
+        banned_at: Set while the person is banned at Clerk; refused like a disabled one.
     """
 
     id: str
@@ -37,6 +38,7 @@ class User:
     settings: Mapping[str, Any] = field(default_factory=dict)
     disabled_at: datetime | None = None
     deleted_at: datetime | None = None
+    banned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +59,64 @@ class Organization:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscription:
+    """One row of `subscriptions`: facts. `subscription_status.py` tells what follows from them at a moment.
+
+    Attributes:
+        id: `sub_` and 22 base62 characters; ours, not Stripe's.
+        organization_id: Whose, `org_…`.
+        source: `trial`: made here; `stripe`: Stripe says so.
+        plan: What rules and upstreams call it.
+        status: Stripe's word as of the last events; `trialing` of a trial made here; None: nothing is known yet.
+        trial_ends_at: None: no trial.
+        current_period_end: Up to when it is paid for; None: unknown.
+        cancel_at_period_end: It is to end with the period.
+        cancel_at: It is to end then; None: no such moment was chosen.
+        canceled_at: When that was decided, or it ended.
+    """
+
+    id: str
+    organization_id: str
+    source: Literal["trial", "stripe"]
+    plan: str
+    status: str | None
+    trial_ends_at: datetime | None = None
+    current_period_end: datetime | None = None
+    cancel_at_period_end: bool = False
+    cancel_at: datetime | None = None
+    canceled_at: datetime | None = None
+
+
+ORGANIZATION_ADMIN = "admin"
+"""Clerk's role that may do everything in an organization, without `org:`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """A user in one organization: what one request needs to know.
 
     Attributes:
         organization_role: Role of the membership row, without `org:`.
+        subscription: The organization's, the one that counts; None: it never had any.
+        role_told_at: When that role was so, by Clerk's clock; None: unknown.
     """
 
     user: User
     organization: Organization
     organization_role: str
+    subscription: Subscription | None = None
+    role_told_at: datetime | None = None
+
+    def outdates(self, role: str, issued_at: float | None) -> bool:
+        """Tell whether a token says another role, and is older than this one.
+
+        Args:
+            role: As the token says, without `org:`.
+            issued_at: Its `iat`, Unix seconds; None: it may be as old as any.
+        """
+        if self.role_told_at is None or role == self.organization_role:
+            return False
+        return issued_at is None or self.role_told_at.timestamp() > issued_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +124,13 @@ class Subject:
     """A proven (user, organization) pair that may be new to us.
 
     Attributes:
-        clerk_user_id: Clerk's `user_…`.
+        clerk_user_id: Clerk's `user_…`; empty for the organization itself, which an API key of its own speaks for.
         clerk_organization_id: Clerk's `org_…`; None asks for the personal organization.
         organization_slug: As the token says; None when unknown.
         organization_role: As the token says, without `org:`; ignored for the personal organization.
         name: From the token's profile claims.
         email: From the token's profile claims; never verified.
+        issued_at: `iat` of the token, Unix seconds: what it says of the organization was so then. None: unknown.
     """
 
     clerk_user_id: str
@@ -88,6 +139,7 @@ class Subject:
     organization_role: str = "member"
     name: str | None = None
     email: str | None = field(default=None, repr=False)
+    issued_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +183,7 @@ class FoundToken:
     Attributes:
         digest: SHA-256 of the token's text.
         organization_role: The owner's role in the token's organization; None: the owner left it.
+        subscription: Of that organization.
     """
 
     token: ApiToken
@@ -138,9 +191,10 @@ class FoundToken:
     user: User
     organization: Organization
     organization_role: str | None
+    subscription: Subscription | None = None
 
     @property
     def standing(self) -> Standing | None:
         """The owner in the token's organization; None when the owner left it."""
         role = self.organization_role
-        return Standing(self.user, self.organization, role) if role is not None else None
+        return Standing(self.user, self.organization, role, self.subscription) if role is not None else None

@@ -4,9 +4,21 @@ import json
 
 import asyncpg
 
-from provisioning.records import ApiToken, FoundToken, Organization, Role, Standing, User
+from provisioning.records import ApiToken, FoundToken, Organization, Role, Standing, Subscription, User
 
-_USER = ("id", "clerk_id", "email", "name", "role", "settings", "disabled_at", "deleted_at", "created_at", "updated_at")
+_USER = (
+    "id",
+    "clerk_id",
+    "email",
+    "name",
+    "role",
+    "settings",
+    "disabled_at",
+    "deleted_at",
+    "banned_at",
+    "created_at",
+    "updated_at",
+)
 _API_TOKEN = (
     "id",
     "public_id",
@@ -22,6 +34,18 @@ _API_TOKEN = (
     "replaced_by",
 )
 _ORGANIZATION = ("id", "clerk_id", "name", "created_at", "updated_at")
+_SUBSCRIPTION = (
+    "id",
+    "organization_id",
+    "source",
+    "plan",
+    "status",
+    "trial_ends_at",
+    "current_period_end",
+    "cancel_at_period_end",
+    "cancel_at",
+    "canceled_at",
+)
 
 USER_COLUMNS = ", ".join(_USER)
 ORGANIZATION_COLUMNS = ", ".join(_ORGANIZATION)
@@ -29,14 +53,25 @@ ORGANIZATION_COLUMNS = ", ".join(_ORGANIZATION)
 API_TOKEN_COLUMNS = ", ".join(
     (*(f"t.{name} AS token_{name}" for name in _API_TOKEN), "t.sealed_until > now() AS token_revealable")
 )
-# For `FROM users u … memberships m … organizations o`: user columns first, then the organization's, then the role.
+SUBSCRIPTION_COLUMNS = ", ".join(_SUBSCRIPTION)
+# Which of an organization's subscriptions counts, for `WHERE organization_id = …`.
+CURRENT_SUBSCRIPTION = "ORDER BY precedence, started_at DESC, id LIMIT 1"
+# For `FROM users u … memberships m … organizations o` and SUBSCRIPTION_OF_ORGANIZATION: user columns first, then the
+# organization's, the role, and the subscription's, all NULL where there is none.
 STANDING_COLUMNS = ", ".join(
     (
         *(f"u.{name} AS user_{name}" for name in _USER),
         *(f"o.{name} AS organization_{name}" for name in _ORGANIZATION),
         "m.role AS membership_role",
+        "m.told_at AS membership_told_at",
+        *(f"s.{name} AS subscription_{name}" for name in _SUBSCRIPTION),
     )
 )
+SUBSCRIPTION_OF_ORGANIZATION = f"""
+    LEFT JOIN LATERAL (
+        SELECT {SUBSCRIPTION_COLUMNS} FROM subscriptions WHERE organization_id = o.id {CURRENT_SUBSCRIPTION}
+    ) s ON true
+"""  # noqa: S608 - column names of our own
 
 
 def _number(digits: str) -> int | float:
@@ -58,6 +93,7 @@ def user_of(row: asyncpg.Record, prefix: str = "") -> User:
         settings=json.loads(row[f"{prefix}settings"], parse_int=_number),
         disabled_at=row[f"{prefix}disabled_at"],
         deleted_at=row[f"{prefix}deleted_at"],
+        banned_at=row[f"{prefix}banned_at"],
     )
 
 
@@ -72,9 +108,35 @@ def organization_of(row: asyncpg.Record, prefix: str = "") -> Organization:
     )
 
 
+def subscription_of(row: asyncpg.Record, prefix: str = "") -> Subscription:
+    """Read a row that holds `SUBSCRIPTION_COLUMNS`, each behind `prefix`."""
+    return Subscription(
+        id=row[f"{prefix}id"],
+        organization_id=row[f"{prefix}organization_id"],
+        source=row[f"{prefix}source"],
+        plan=row[f"{prefix}plan"],
+        status=row[f"{prefix}status"],
+        trial_ends_at=row[f"{prefix}trial_ends_at"],
+        current_period_end=row[f"{prefix}current_period_end"],
+        cancel_at_period_end=row[f"{prefix}cancel_at_period_end"],
+        cancel_at=row[f"{prefix}cancel_at"],
+        canceled_at=row[f"{prefix}canceled_at"],
+    )
+
+
+def _subscription(row: asyncpg.Record) -> Subscription | None:
+    return subscription_of(row, "subscription_") if row["subscription_id"] is not None else None
+
+
 def standing_of(row: asyncpg.Record) -> Standing:
     """Read a row that holds `STANDING_COLUMNS`."""
-    return Standing(user_of(row, "user_"), organization_of(row, "organization_"), row["membership_role"])
+    return Standing(
+        user_of(row, "user_"),
+        organization_of(row, "organization_"),
+        row["membership_role"],
+        _subscription(row),
+        row["membership_told_at"],
+    )
 
 
 def api_token_of(row: asyncpg.Record) -> ApiToken:
@@ -99,4 +161,5 @@ def api_token_of(row: asyncpg.Record) -> ApiToken:
 def found_token_of(row: asyncpg.Record) -> FoundToken:
     """Read a row that holds `API_TOKEN_COLUMNS`, the digest, and `STANDING_COLUMNS` with a role that may be NULL."""
     user, organization = user_of(row, "user_"), organization_of(row, "organization_")
-    return FoundToken(api_token_of(row), row["token_digest"], user, organization, row["membership_role"])
+    role, subscription = row["membership_role"], _subscription(row)
+    return FoundToken(api_token_of(row), row["token_digest"], user, organization, role, subscription)

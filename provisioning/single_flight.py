@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from provisioning.background import end_tasks
+
 V = TypeVar("V")
 
 
@@ -34,7 +36,4 @@ class SingleFlight(Generic[V]):
 
     async def close(self) -> None:
         """End all flights and wait for their end."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await end_tasks(*self._flights.values(), quietly=True)

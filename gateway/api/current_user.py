@@ -1,17 +1,20 @@
 """`GET /users/current`, `PATCH /users/current/settings` and `GET /organizations/current`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from gateway.actors.beliefs import Caller
 from gateway.answer import Answer, json_answer
-from gateway.api.documents import CurrentUserDocument, OrganizationDocument
+from gateway.api.documents import CurrentUserDocument, OrganizationDocument, SubscriptionDocument
 from gateway.api.endpoints import Call
 from gateway.credentials.kinds import CredentialKind
 from gateway.errors import ContentInvalid, ContentTooLarge, StoreUnavailable, UserDeleted, VerifierUnavailable
 from gateway.identity.minting import Minted, Minter
 from provisioning.errors import DatabaseUnavailable, SettingsInvalid, SettingsTooLarge, UserMissing
+from provisioning.memberships import Memberships
 from provisioning.organizations import Organizations
-from provisioning.records import ApiToken, Standing, User
+from provisioning.records import ORGANIZATION_ADMIN, ApiToken, Standing, Subscription, User
 from provisioning.tokens import Tokens
 from provisioning.users import Users
 
@@ -24,6 +27,7 @@ class CurrentUser:
 
     users: Users
     organizations: Organizations
+    memberships: Memberships
     tokens: Tokens
     minter: Minter
 
@@ -32,11 +36,18 @@ class CurrentUser:
         caller = call.who
         user, standings, tokens = await self._records(caller)
         current = OrganizationDocument.of(caller.standing, caller.actor.organization_role)
+        subscription = SubscriptionDocument.of(
+            _subscription(caller, standings),
+            datetime.now(UTC),
+            can_manage=caller.actor.organization_role == ORGANIZATION_ADMIN,
+        )
         others = [OrganizationDocument.of(standing) for standing in standings if standing.organization.id != current.id]
         websocket, agent = (self._minted(kind, caller) for kind in _MINTED)
-        return json_answer(
-            200, CurrentUserDocument.of(user, current, [current, *others], tokens, websocket, agent).plain()
+        flags = caller.told.client
+        document = CurrentUserDocument.of(
+            user, current, [current, *others], subscription, tokens, websocket, agent, flags
         )
+        return json_answer(200, document.plain())
 
     async def merge_settings(self, call: Call) -> Answer:
         """Lay an object over the caller's settings, first level only; null deletes a key."""
@@ -73,12 +84,18 @@ class CurrentUser:
 
     async def _records(self, caller: Caller) -> tuple[User, tuple[Standing, ...], tuple[ApiToken, ...]]:
         actor = caller.actor
-        # A token is no way into its owner's other organizations.
-        only = actor.organization_id if actor.principal.scopes is not None else None
         try:
             user = await self.users.get(actor.user_id)
-            standings = await self.users.organizations_of(actor.user_id)
-            tokens = await self.tokens.list_of(actor.user_id, only)
+            standings = await self.memberships.of_user(actor.user_id)
+            tokens = await self.tokens.list_of(actor.user_id, actor.organization_id)
         except DatabaseUnavailable:
             return caller.standing.user, (), ()
         return user or caller.standing.user, standings, tokens
+
+
+def _subscription(caller: Caller, standings: Sequence[Standing]) -> Subscription | None:
+    """The one of the organization the caller acts in: as read just now, else as remembered."""
+    for standing in standings:
+        if standing.organization.id == caller.actor.organization_id:
+            return standing.subscription
+    return caller.standing.subscription

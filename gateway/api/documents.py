@@ -1,15 +1,25 @@
 """Shapes of what own endpoints answer: camelCase JSON, times in ISO 8601 UTC with Z. `openapi.py` publishes them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 from gateway.identity.minting import Minted
+from provisioning.audit import ActorKind, Entry
 from provisioning.new_tokens import MadeToken
-from provisioning.records import ApiToken, Role, Standing, User
+from provisioning.records import ApiToken, Role, Standing, Subscription, User
+from provisioning.subscription_status import (
+    IN_FORCE,
+    SubscriptionStatus,
+    cancels_with_period,
+    days_remaining,
+    plan_name,
+    status_at,
+)
 
 
 def _with_z(moment: datetime) -> str:
@@ -115,6 +125,39 @@ class NewApiTokenDocument(Document):
         )
 
 
+class SubscriptionDocument(Document):
+    """The subscription of the organization the caller acts in, at this moment."""
+
+    status: SubscriptionStatus = Field(description="`none`: there is none, or it never began.")
+    plan: str | None = Field(description="Also of one that is over; null: there never was one.")
+    plan_name: str | None = Field(description="The same, made readable.")
+    is_trial: bool = Field(description="Whether it is in its trial now.")
+    trial_ends_at: Moment | None = Field(description="Also after it; null: no trial.")
+    current_period_ends_at: Moment | None = Field(description="Up to when it is paid for, or free.")
+    days_remaining: int | None = Field(
+        description="Of the trial or period, the one that has begun included; 0: over; null: no end is known."
+    )
+    cancel_at_period_end: bool = Field(description="Whether it will end with the period, instead of going on.")
+    can_manage: bool = Field(description="Whether the caller is an admin of the organization.")
+
+    @classmethod
+    def of(cls, subscription: Subscription | None, now: datetime, *, can_manage: bool) -> "SubscriptionDocument":
+        """Show a subscription; None: the organization has none."""
+        status = status_at(subscription, now)
+        plan = subscription.plan or None if subscription is not None else None
+        return cls(
+            status=status,
+            plan=plan,
+            plan_name=plan_name(plan) if plan is not None else None,
+            is_trial=status is SubscriptionStatus.TRIALING,
+            trial_ends_at=subscription.trial_ends_at if subscription is not None else None,
+            current_period_ends_at=subscription.current_period_end if subscription is not None else None,
+            days_remaining=days_remaining(subscription, now),
+            cancel_at_period_end=subscription is not None and status in IN_FORCE and cancels_with_period(subscription),
+            can_manage=can_manage,
+        )
+
+
 class CurrentUserDocument(Document):
     """The caller."""
 
@@ -129,7 +172,7 @@ class CurrentUserDocument(Document):
     organizations: list[OrganizationDocument]
     created_at: Moment
     updated_at: Moment
-    subscription: None = None
+    subscription: SubscriptionDocument = Field(description="Of that organization.")
     feature_flags: dict[str, Any] = {}
     websocket_token: str | None = Field(default=None, description="Opens websockets; null: none for this credential.")
     websocket_token_expires_at: Moment | None = None
@@ -143,9 +186,11 @@ class CurrentUserDocument(Document):
         user: User,
         current: OrganizationDocument,
         organizations: list[OrganizationDocument],
+        subscription: SubscriptionDocument,
         api_tokens: Iterable[ApiToken] = (),
         websocket: Minted | None = None,
         agent: Minted | None = None,
+        flags: Mapping[str, Any] | None = None,
     ) -> "CurrentUserDocument":
         """Show a user, with the tokens minted for this caller."""
         return cls(
@@ -158,6 +203,8 @@ class CurrentUserDocument(Document):
             settings=dict(user.settings),
             organization=current,
             organizations=organizations,
+            subscription=subscription,
+            feature_flags=dict(flags or {}),
             websocket_token=websocket.token if websocket is not None else None,
             websocket_token_expires_at=moment_of(websocket.expires_at) if websocket is not None else None,
             agent_token=agent.token if agent is not None else None,
@@ -168,10 +215,73 @@ class CurrentUserDocument(Document):
         )
 
 
-class FaultDocument(Document):
-    """One thing that is wrong with a body."""
+TARGET_KINDS = {"usr": "user", "org": "organization", "atk": "api_token", "sub": "subscription", "evt": "event"}
 
-    pointer: str = Field(description="JSON Pointer (RFC 6901).")
+
+class AuditActorDocument(Document):
+    """Who acted."""
+
+    kind: ActorKind
+    id: str | None = Field(description="`usr_…`, `atk_…`, or a name; null for the gateway itself.")
+
+
+class AuditTargetDocument(Document):
+    """What was acted on."""
+
+    kind: str = Field(description="Told by the id: user, organization, api_token, subscription, event, other.")
+    id: str
+
+
+class AuditContextDocument(Document):
+    """Where from."""
+
+    address: str | None
+    user_agent: str | None
+
+
+class AuditEventDocument(Document):
+    """One audit event."""
+
+    id: str
+    action: str
+    occurred_at: Moment
+    actor: AuditActorDocument
+    impersonator: str | None = Field(description="Clerk's id of whoever acted in the actor's name, else null.")
+    targets: list[AuditTargetDocument]
+    context: AuditContextDocument
+    request_id: str | None
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: Entry) -> "AuditEventDocument":
+        """Show an event."""
+        return cls(
+            id=entry.id,
+            action=entry.action,
+            occurred_at=entry.occurred_at,
+            actor=AuditActorDocument(kind=cast(ActorKind, entry.actor_kind), id=entry.actor_id),
+            impersonator=entry.impersonator_id,
+            targets=[
+                AuditTargetDocument(kind=TARGET_KINDS.get(target.partition("_")[0], "other"), id=target)
+                for target in entry.targets
+            ],
+            context=AuditContextDocument(address=entry.address, user_agent=entry.user_agent),
+            request_id=entry.request_id,
+            metadata=orjson.loads(entry.metadata),
+        )
+
+
+class AuditEventList(Document):
+    """A page of audit events, newest first."""
+
+    items: list[AuditEventDocument]
+    next_cursor: str | None = Field(description="Asks for the next page; null on the last.")
+
+
+class FaultDocument(Document):
+    """One thing that is wrong with a body or a query."""
+
+    pointer: str = Field(description="JSON Pointer (RFC 6901); of a query `/` and the parameter's name.")
     detail: str
 
 

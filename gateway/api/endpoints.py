@@ -9,11 +9,13 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from gateway.actors.beliefs import Caller
+from gateway.actors.origin import origin_of
 from gateway.answer import Answer
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived
 from gateway.errors import ContentInvalid, ContentTypeUnsupported, CredentialMissing, Fault, MethodRefused
 from gateway.policy.routes import CompiledRoute
+from provisioning.audit import Origin
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -42,6 +44,11 @@ class Call:
         if self.caller is None:
             raise CredentialMissing
         return self.caller
+
+    @property
+    def origin(self) -> Origin:
+        """Who acts here and from where, for audit events."""
+        return origin_of(self.caller.actor if self.caller is not None else None, self.arrived)
 
     async def read_json(self) -> Any:
         """Read a JSON body.
@@ -119,8 +126,8 @@ class Endpoint:
 class Endpoints:
     """Own endpoints by path.
 
-    Every request asks here first, so a path that is not ours costs one look-up and one comparison of prefixes;
-    templates are tried only below the literal beginning of one.
+    Every request asks here first, so a path that is not ours costs one look-up and one comparison of prefixes; a
+    template is tried only below its own literal beginning, since applications have paths below `/users/` too.
     """
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
@@ -128,7 +135,9 @@ class Endpoints:
         for endpoint in endpoints:
             self._by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
         templates = [path for path in self._by_path if "{" in path]
-        self._templates = tuple((_compiled(path), self._by_path.pop(path)) for path in templates)
+        self._templates = tuple(
+            (path.partition("{")[0], _compiled(path), self._by_path.pop(path)) for path in templates
+        )
         self._prefixes = tuple({path.partition("{")[0] for path in templates})
 
     def rule_of(self, path: str) -> CompiledRoute | None:
@@ -164,8 +173,8 @@ class Endpoints:
         return self._below(path) if methods is None else methods
 
     def _below(self, path: str) -> Mapping[str, Endpoint] | None:
-        for template, methods in self._templates:
-            if template.fullmatch(path) is not None:
+        for beginning, template, methods in self._templates:
+            if path.startswith(beginning) and template.fullmatch(path) is not None:
                 return methods
         return None
 

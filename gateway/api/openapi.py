@@ -1,15 +1,18 @@
 """`GET /openapi.json`: OpenAPI 3.1 of the own endpoints, assembled from the shapes they answer with."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
 from gateway.api.api_tokens import NewToken, Rotation, TokenChange
+from gateway.api.audit_events import AuditQuery
 from gateway.api.documents import (
     ApiTokenDocument,
     ApiTokenList,
+    AuditEventDocument,
+    AuditEventList,
     CurrentUserDocument,
     KeySetDocument,
     NewApiTokenDocument,
@@ -18,6 +21,29 @@ from gateway.api.documents import (
     WebsocketTokenDocument,
     WebsocketTokenWish,
 )
+from gateway.api.listing import DEFAULT_LIMIT, MOST
+from gateway.api.openapi_parts import FOR_ADMINISTRATORS as _FOR_ADMINISTRATORS
+from gateway.api.openapi_parts import NO_USER as _NO_USER
+from gateway.api.openapi_parts import OBJECT as _OBJECT
+from gateway.api.openapi_parts import PROBLEMS as _PROBLEMS
+from gateway.api.openapi_parts import STUCK as _STUCK
+from gateway.api.openapi_parts import TEXT as _TEXT
+from gateway.api.openapi_parts import USER_ID as _USER_ID
+from gateway.api.openapi_parts import json_of as _json
+from gateway.api.openapi_parts import operation as _operation
+from gateway.api.openapi_parts import problem as _problem
+from gateway.api.openapi_parts import schema as _schema
+from gateway.api.openapi_sign_outs import sign_out_paths
+from gateway.api.people import RoleChange
+from gateway.api.people_documents import (
+    MemberList,
+    PersonDetailDocument,
+    PersonDocument,
+    PersonList,
+    RepairDocument,
+)
+from gateway.api.sign_outs import SignOutDocument, SignOutWish
+from provisioning.stripe_subscriptions import Outcome
 
 _DOCUMENTS = (
     CurrentUserDocument,
@@ -26,11 +52,19 @@ _DOCUMENTS = (
     ApiTokenList,
     NewApiTokenDocument,
     KeySetDocument,
+    AuditEventDocument,
+    AuditEventList,
     ProblemDocument,
     WebsocketTokenDocument,
+    PersonDocument,
+    PersonDetailDocument,
+    PersonList,
+    MemberList,
+    RepairDocument,
+    SignOutDocument,
 )
 JWKS_PATH = "/.well-known/jwks.json"
-_BODIES = (NewToken, TokenChange, Rotation, WebsocketTokenWish)
+_BODIES = (NewToken, TokenChange, Rotation, WebsocketTokenWish, RoleChange, SignOutWish)
 _SECURITY = {
     "session": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     "sessionCookie": {"type": "apiKey", "in": "cookie", "name": "__session"},
@@ -39,36 +73,6 @@ _SECURITY = {
 }
 
 
-def _schema(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _json(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": dict(schema)}}}
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {"application/problem+json": {"schema": _schema("ProblemDocument")}},
-    }
-
-
-_PROBLEMS = {
-    "400": _problem("The request is malformed, or its credentials contradict each other."),
-    "401": _problem("No credential, or one that was checked and is bad."),
-    "403": _problem("Known, and not allowed."),
-    "503": _problem("Keys or records cannot be asked now; try again after Retry-After seconds."),
-}
-
-
-_TEXT = {"type": "string"}
-_OBJECT = {"type": "object", "additionalProperties": True}
-_BODY_PROBLEMS = {
-    "413": _problem("The body, or what it would make, is too large."),
-    "415": _problem("The body is not sent as application/json."),
-    "422": _problem("The body is not what this endpoint takes; `errors` says where."),
-}
 _ID = {
     "name": "id",
     "in": "path",
@@ -78,25 +82,6 @@ _ID = {
 }
 _NO_TOKEN = {"404": _problem("No API token of the caller's has this id.")}
 _NOT_NOW = {"409": _problem("The token has ended, or there are as many as there may be.")}
-
-
-def _operation(
-    summary: str,
-    operation_id: str,
-    answers: Mapping[str, Any],
-    *,
-    description: str = "",
-    body: Mapping[str, Any] | None = None,
-    optional_body: bool = False,
-) -> dict[str, Any]:
-    """Describe one method of a path."""
-    operation: dict[str, Any] = {"summary": summary, "operationId": operation_id}
-    if description:
-        operation["description"] = description
-    if body is not None:
-        operation["requestBody"] = {"required": not optional_body, "content": {"application/json": {"schema": body}}}
-    operation["responses"] = {**answers, **_PROBLEMS, **(_BODY_PROBLEMS if body is not None else {})}
-    return operation
 
 
 def _current_user(prefix: str) -> dict[str, Any]:
@@ -182,25 +167,136 @@ def _leaked_tokens(prefix: str) -> dict[str, Any]:
     return {f"{prefix}/tokens/leaked": {"post": operation}}
 
 
-def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = False) -> dict[str, Any]:
+def _stripe_webhooks(prefix: str) -> dict[str, Any]:
+    return _webhook(
+        f"{prefix}/webhooks/stripe",
+        "An event of Stripe",
+        "stripeWebhook",
+        get_args(Outcome),
+        ("Stripe-Signature",),
+        "For Stripe, which signs the raw body with the secret of this endpoint and sends again on 5xx.",
+    )
+
+
+def _clerk_webhooks(prefix: str) -> dict[str, Any]:
+    return _webhook(
+        f"{prefix}/webhooks/clerk",
+        "An event of Clerk's",
+        "clerkWebhook",
+        ("applied", "outdated", "duplicate", "ignored"),
+        ("svix-id", "svix-timestamp", "svix-signature"),
+        "Signed by Svix over the raw body. An answer other than 2xx is an invitation to send it again.",
+    )
+
+
+def _webhook(
+    path: str, summary: str, operation_id: str, outcomes: Iterable[str], fields: Iterable[str], description: str
+) -> dict[str, Any]:
+    answer = {"type": "object", "properties": {"outcome": {"enum": list(outcomes)}}}
+    operation = _operation(
+        summary,
+        operation_id,
+        {"200": _json("It is on disk, or known, or has no effect here.", answer)},
+        description=description,
+        body=_OBJECT,
+    )
+    for status in ("401", "403", "415", "422"):
+        del operation["responses"][status]
+    operation["parameters"] = [{"name": name, "in": "header", "required": True, "schema": _TEXT} for name in fields]
+    operation["security"] = []
+    return {path: {"post": operation}}
+
+
+_PAGE = [
+    {"name": "cursor", "in": "query", "description": "`nextCursor` of the page before.", "schema": _TEXT},
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "Most items in a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": DEFAULT_LIMIT},
+    },
+]
+
+
+def _people(prefix: str) -> dict[str, Any]:
+    person = {"200": _json("The user, as they are now.", _schema("PersonDocument"))}
+    listed = {"200": _json("Who came last is first.", _schema("PersonList"))}
+    detail = {"200": _json("The user and where they belong.", _schema("PersonDetailDocument")), **_NO_USER}
+    changed = person | _NO_USER | _STUCK
+    about: dict[str, Any] = {"description": _FOR_ADMINISTRATORS}
+    search = {"name": "search", "in": "query", "schema": _TEXT}
+    search["description"] = "Our id, Clerk's id, or how an e-mail address begins."
+    one = f"{prefix}/admin/users/{{id}}"
+    paths = {
+        f"{prefix}/admin/users": {"get": _operation("List users", "listUsers", listed, **about)},
+        one: {"get": _operation("Show a user", "showUser", detail, **about)},
+        f"{one}/role": {
+            "patch": _operation("Give a user a role", "setRole", changed, **about, body=_schema("RoleChange"))
+        },
+        f"{one}/disable": {"post": _operation("Refuse a user everything", "disableUser", changed, **about)},
+        f"{one}/enable": {"post": _operation("Let a disabled user call again", "enableUser", changed, **about)},
+    }
+    for path, methods in paths.items():
+        for operation in methods.values():
+            operation["parameters"] = [_USER_ID] if path.startswith(one) else [search, *_PAGE]
+    return paths
+
+
+def _repair(prefix: str) -> dict[str, Any]:
+    repaired = {"200": _json("What was there, and what was made.", _schema("RepairDocument")), **_NO_USER, **_STUCK}
+    operation = _operation("Provision a user again", "repairUser", repaired, description=_FOR_ADMINISTRATORS)
+    operation["parameters"] = [_USER_ID]
+    return {f"{prefix}/users/{{id}}/debug/provision": {"post": operation}}
+
+
+def _organization(prefix: str) -> dict[str, Any]:
+    answer = {"200": _json("The organization.", _schema("OrganizationDocument"))}
+    members = {"200": _json("The oldest membership is first.", _schema("MemberList"))}
+    listing = _operation("Who is in the organization the caller acts in", "currentMembers", members)
+    listing["parameters"] = _PAGE
+    return {
+        f"{prefix}/organizations/current": {
+            "get": _operation("The organization the caller acts in", "currentOrganization", answer)
+        },
+        f"{prefix}/organizations/current/members": {"get": listing},
+        f"{prefix}/organizations/current/audit-events": {"get": _audit_events()},
+    }
+
+
+def openapi_document(
+    prefix: str,
+    *,
+    organizations: bool = True,
+    leaks: bool = False,
+    stripe: bool = False,
+    clerk_webhooks: bool = False,
+    admin: bool = True,
+    debug: bool = False,
+) -> dict[str, Any]:
     """Assemble the document.
 
     Args:
         prefix: The setting `api.prefix`.
         organizations: The setting `api.organizations`.
         leaks: Whether reports of leaked tokens are taken.
+        stripe: Whether webhooks of Stripe are taken.
+        clerk_webhooks: Whether Clerk's are.
+        admin: The setting `api.admin`.
+        debug: The setting `debug.enabled`.
     """
     paths = (
         _current_user(prefix)
         | _websocket_token(prefix)
         | _api_tokens(prefix)
         | (_leaked_tokens(prefix) if leaks else {})
+        | (_stripe_webhooks(prefix) if stripe else {})
+        | (_clerk_webhooks(prefix) if clerk_webhooks else {})
+        | (_organization(prefix) if organizations else {})
+        | (_people(prefix) if admin else {})
+        | (_repair(prefix) if debug else {})
     )
+    paths |= sign_out_paths(prefix, admin=admin)
     paths[JWKS_PATH] = {"get": _key_set()}
-    if organizations:
-        answer = {"200": _json("The organization.", _schema("OrganizationDocument"))}
-        operation = _operation("The organization the caller acts in", "currentOrganization", answer)
-        paths[f"{prefix}/organizations/current"] = {"get": operation}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Actorgate", "version": __version__, "description": "Own endpoints of the gateway."},
@@ -208,6 +304,23 @@ def openapi_document(prefix: str, *, organizations: bool = True, leaks: bool = F
         "components": {"schemas": _schemas(), "securitySchemes": _SECURITY},
         "security": [{name: []} for name in _SECURITY],
     }
+
+
+def _audit_events() -> dict[str, Any]:
+    operation = _operation(
+        "What was done in the organization",
+        "listAuditEvents",
+        {
+            "200": _json("Newest first.", _schema("AuditEventList")),
+        },
+        description="For administrators of the organization; API tokens need the scope `audit:read` as well.",
+    )
+    schema = AuditQuery.model_json_schema()["properties"]
+    operation["parameters"] = [
+        {"name": name, "in": "query", "required": False, "description": facts.pop("description"), "schema": facts}
+        for name, facts in schema.items()
+    ]
+    return operation
 
 
 def _websocket_token(prefix: str) -> dict[str, Any]:

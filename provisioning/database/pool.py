@@ -13,13 +13,17 @@ import asyncpg
 
 from provisioning.database.breaker import Breaker
 from provisioning.errors import DatabaseUnavailable
+from provisioning.patience import patience
+from provisioning.transports import is_dead
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 CONNECT_TIMEOUT_S = 0.5
 STATEMENT_TIMEOUT_S = 0.7
 CLOSE_TIMEOUT_S = 2.0
-REASONS = ("unreachable", "timeout", "refused", "pool_exhausted", "breaker_open", "closed")
+_LATE = 10  # times its time, and a statement ends however late the loop is
+REASONS = ("unreachable", "timeout", "refused", "pool_exhausted", "breaker_open", "closed", "conflict")
+"""As `DatabaseUnavailable` has them."""
 
 # SQLSTATE classes by which a server that answers still says that it does not serve: 57P starting or stopping,
 # 53 no more connections, memory or disk, 28 and 3D no such login or database, 25006 read-only (a demoted primary).
@@ -35,6 +39,8 @@ def unavailable_reason(error: BaseException, *, closed: bool) -> str | None:
     """
     if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
         return "timeout"
+    if is_dead(error):
+        return "unreachable"
     if isinstance(error, OSError | asyncpg.PostgresConnectionError):
         return "refused" if isinstance(error, asyncpg.CannotConnectNowError) else "unreachable"
     if isinstance(error, asyncpg.PostgresError):
@@ -88,8 +94,8 @@ class Database:
             self._url,
             min_size=0,
             max_size=self._pool_size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=self._statement_timeout,
+            command_timeout=_LATE * self._statement_timeout,
+            connection_class=_patient(self._statement_timeout),
             # The default reset costs a round trip per use. asyncpg still rolls back an open transaction before this.
             reset=_keep,
             server_settings={"application_name": "gateway"},
@@ -158,10 +164,12 @@ class Database:
     @asynccontextmanager
     async def _lent(self, pool: "asyncpg.Pool[asyncpg.Record]") -> AsyncIterator[Connection]:
         try:
-            connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            async with patience(CONNECT_TIMEOUT_S):
+                connection = await pool.acquire()
+        except Exception as error:
+            # Only asyncpg was at work: whatever it stumbled over, perhaps no PostgreSQL at all, nobody can be asked.
             reason = unavailable_reason(error, closed=True) or "refused"
-            await self._failed(pool, hard=True)
+            await self._failed(pool, hard=reason != "timeout")
             raise self._failure(reason) from error
         self.connections_lent += 1
         try:
@@ -176,6 +184,8 @@ class Database:
                 _drop(connection)  # cancelled within a statement: its answer may still be on the way
             else:
                 self.breaker.succeeded()
+            if isinstance(error, asyncpg.TransactionRollbackError):
+                raise self._failure("conflict") from error
             raise
         else:
             self.breaker.succeeded()
@@ -221,6 +231,35 @@ class Database:
     def _failure(self, reason: str) -> DatabaseUnavailable:
         self.failures[reason] += 1
         return DatabaseUnavailable(reason)
+
+
+def _patient(seconds: float) -> "type[asyncpg.Connection[asyncpg.Record]]":
+    """Make the class of connections whose statements may take so long each; asyncpg's own timers do not wait for us."""
+
+    class Patient(asyncpg.Connection):
+        __slots__ = ()
+
+        async def execute(self, *args: Any, **more: Any) -> Any:
+            async with patience(seconds):
+                return await super().execute(*args, **more)
+
+        async def executemany(self, *args: Any, **more: Any) -> Any:
+            async with patience(seconds):
+                return await super().executemany(*args, **more)
+
+        async def fetch(self, *args: Any, **more: Any) -> Any:
+            async with patience(seconds):
+                return await super().fetch(*args, **more)
+
+        async def fetchrow(self, *args: Any, **more: Any) -> Any:
+            async with patience(seconds):
+                return await super().fetchrow(*args, **more)
+
+        async def fetchval(self, *args: Any, **more: Any) -> Any:
+            async with patience(seconds):
+                return await super().fetchval(*args, **more)
+
+    return Patient
 
 
 def _is_closed(connection: Connection) -> bool:

@@ -50,7 +50,6 @@ async def test_current_user_says_who_calls(gateway: GatewayUnderTest) -> None:
 async def test_what_later_issues_build_is_told_as_unknown(gateway: GatewayUnderTest) -> None:
     user = (await gateway.get("/users/current", bearer(mint_token()))).json()
 
-    assert user["subscription"] is None
     assert user["featureFlags"] == {}
 
 
@@ -215,6 +214,11 @@ async def test_openapi_describes_the_own_endpoints_to_everybody(gateway: Gateway
         "/users/current/settings",
         "/users/current/websocket-token",
         "/organizations/current",
+        "/organizations/current/audit-events",
+        "/organizations/current/members",
+        "/users/current/sign-out-everywhere",
+        "/admin/users/{id}/revoke",
+        *(f"/admin/users{rest}" for rest in ("", "/{id}", "/{id}/role", "/{id}/disable", "/{id}/enable")),
         *TOKEN_PATHS,
         "/.well-known/jwks.json",
     }
@@ -252,6 +256,11 @@ async def test_prefix_goes_before_every_own_path_but_the_current_user(database_u
         "/gateway/users/current/settings",
         "/gateway/users/current/websocket-token",
         "/gateway/organizations/current",
+        "/gateway/organizations/current/audit-events",
+        "/gateway/organizations/current/members",
+        "/gateway/users/current/sign-out-everywhere",
+        "/gateway/admin/users/{id}/revoke",
+        *(f"/gateway/admin/users{rest}" for rest in ("", "/{id}", "/{id}/role", "/{id}/disable", "/{id}/enable")),
         *(f"/gateway{path}" for path in TOKEN_PATHS),
         "/.well-known/jwks.json",
     }

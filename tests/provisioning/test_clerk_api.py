@@ -44,7 +44,7 @@ def api_for(backend: ClerkBackend, session: aiohttp.ClientSession, **more: Any) 
 async def test_name_and_verified_primary_email_are_read(backend: ClerkBackend, session: aiohttp.ClientSession) -> None:
     profile = await api_for(backend, session, deadline_s=GENEROUS_S).user_profile(ALICE)
 
-    assert profile == Profile("Alice Ng", "alice@example.com")
+    assert profile == Profile("Alice Ng", "alice@example.com", "alice@example.com")
 
 
 async def test_unverified_email_is_not_taken(backend: ClerkBackend, session: aiohttp.ClientSession) -> None:
@@ -149,7 +149,7 @@ async def test_one_flight_per_person(backend: ClerkBackend, session: aiohttp.Cli
 
     profiles = await asyncio.gather(*(api.user_profile(ALICE) for _ in range(50)))
 
-    assert set(profiles) == {Profile("Alice Ng", "alice@example.com")}
+    assert set(profiles) == {Profile("Alice Ng", "alice@example.com", "alice@example.com")}
     assert len(backend.asked) == 1
 
 
@@ -163,7 +163,7 @@ async def test_a_waiter_that_gives_up_leaves_the_others_their_answer(
     await asyncio.sleep(0.01)
     first.cancel()
 
-    assert await second == Profile("Alice Ng", "alice@example.com")
+    assert await second == Profile("Alice Ng", "alice@example.com", "alice@example.com")
 
 
 async def test_an_id_cannot_leave_its_place_in_the_address(

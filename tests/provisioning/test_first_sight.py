@@ -1,6 +1,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -12,7 +13,7 @@ from provisioning.first_sight import FirstSight
 from provisioning.new_tokens import FirstToken
 from provisioning.profile import Profile
 from provisioning.records import Subject
-from tests.support.tokens import RULES, SEALER, actions
+from tests.support.tokens import RULES, SEALER, actions, events
 
 ALONE = Subject("user_alice")
 AT_ACME = Subject("user_alice", "org_acme", "acme", "member")
@@ -201,6 +202,21 @@ async def test_x05_a_hundred_concurrent_first_requests_make_one_first_token(data
     (creator,) = [one.standing for one in made if one.created]
     assert await count(database, "api_tokens") == 1
     assert await actions(database, creator.organization.id) == ["user.created", "api_token.created"]
+
+
+async def test_the_trail_tells_that_a_known_person_joined_by_a_token_and_has_another_role(
+    sight: FirstSight, database: Database
+) -> None:
+    await sight.provision(ALONE, Profile("Alice"))
+    for role in ("member", "member", "admin"):
+        made = await sight.provision(replace(AT_ACME, organization_role=role), Profile("Alice"))
+
+    user_id, organization_id = made.standing.user.id, made.standing.organization.id
+    told = [(one["action"], one["targets"], one["metadata"]) for one in await events(database, organization_id)]
+    assert told == [
+        ("membership.created", [user_id], {"role": "member"}),
+        ("membership.role_changed", [user_id], {"role": "admin", "before": "member"}),
+    ]
 
 
 async def test_many_people_may_come_to_one_organization_at_once(database: Database) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from provisioning.database.pool import Database
 from provisioning.errors import SettingsInvalid, SettingsTooLarge, UserMissing
 from provisioning.first_sight import FirstSight
+from provisioning.memberships import Memberships
 from provisioning.organizations import Organizations
 from provisioning.profile import Profile
 from provisioning.records import Subject, User
@@ -81,16 +82,16 @@ async def test_settings_of_a_tombstone_cannot_be_merged(users: Users, alice: Use
         await users.merge_settings(alice.id, {"a": 1})
 
 
-async def test_organizations_of_a_user_are_listed_with_the_personal_one_first(users: Users, database: Database) -> None:
-    sight = FirstSight(database)
+async def test_organizations_of_a_user_are_listed_with_the_personal_one_first(database: Database) -> None:
+    sight, memberships = FirstSight(database), Memberships(database)
     for organization in ("org_b", None, "org_a"):
         made = await sight.provision(Subject("user_alice", organization), Profile("Alice"))
     await sight.provision(Subject("user_bob", "org_c"), Profile())
 
-    standings = await users.organizations_of(made.standing.user.id)
+    standings = await memberships.of_user(made.standing.user.id)
 
     assert [standing.organization.clerk_id for standing in standings] == [None, "org_b", "org_a"]
-    assert await users.organizations_of("usr_nobody") == ()
+    assert await memberships.of_user("usr_nobody") == ()
 
 
 async def test_an_organization_is_read_by_our_id(database: Database) -> None:

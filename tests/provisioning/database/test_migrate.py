@@ -1,6 +1,7 @@
 import asyncio
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import asyncpg
@@ -8,9 +9,35 @@ import pytest
 from structlog.testing import capture_logs
 
 from provisioning.database.migrate import known_revisions, pending, upgrade
+from provisioning.database.migrations import versions
+from provisioning.database.pool import Database
 from provisioning.errors import DatabaseUnavailable, MigrationFailed
+from provisioning.first_sight import FirstSight
 
 ALL = known_revisions()
+LEFT = (
+    "INSERT INTO users (id, clerk_id, deleted_at) VALUES ('usr_1', 'user_1', now()), ('usr_2', 'user_2', NULL)",
+    """
+    INSERT INTO organizations (id, personal_owner_id, name)
+    VALUES ('org_1', 'usr_1', 'Alice'), ('org_2', 'usr_2', 'Bob')
+    """,
+    """
+    INSERT INTO api_tokens (id, public_id, digest, user_id, organization_id, name, scopes)
+    SELECT 'atk_' || n, 'publicid000' || n, sha256(n::text::bytea), 'usr_' || n, 'org_' || n, name, '{}'
+    FROM (VALUES (1, 'Alice'), (2, 'Bob')) AS people (n, name)
+    """,
+    """
+    INSERT INTO logins SELECT 'sess_' || n, 'usr_' || n, 'org_' || n, NULL, '203.0.113.7', 'Agent', now(), now()
+    FROM (VALUES (1), (2)) AS people (n)
+    """,
+    """
+    INSERT INTO outbox (topic, kind, key, payload)
+    SELECT 'slack', 'user_created', n, jsonb_build_object('userId', 'usr_' || n, 'name', name)
+    FROM (VALUES (1, 'Alice'), (2, 'Bob')) AS people (n, name)
+    """,
+)
+"""What an earlier release left of Alice, who was deleted, and of Bob, who was not."""
+EARLIER = ("0001_people", "0002_tokens", "0003_audit", "0004_signing_keys")
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -37,6 +64,52 @@ async def test_eight_replicas_at_once_apply_once(empty_database_url: str) -> Non
     results = await asyncio.gather(*(upgrade(empty_database_url) for _ in range(8)))
 
     assert sorted(results, key=len) == [()] * 7 + [ALL]
+
+
+async def test_a_database_of_an_earlier_release_is_taken_along_with_all_it_holds(empty_database_url: str) -> None:
+    for name in EARLIER:
+        for statement in import_module(f"provisioning.database.migrations.versions.{name}").STATEMENTS:
+            await execute(empty_database_url, statement)
+    await execute(empty_database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    await execute(empty_database_url, f"INSERT INTO alembic_version VALUES ('{EARLIER[-1][:4]}')")
+    await execute(empty_database_url, "INSERT INTO users (id, clerk_id, name) VALUES ('usr_1', 'user_1', 'Alice')")
+    await execute(
+        empty_database_url, "INSERT INTO organizations (id, personal_owner_id, name) VALUES ('org_1', 'usr_1', 'Own')"
+    )
+    await execute(empty_database_url, "INSERT INTO memberships VALUES ('usr_1', 'org_1', 'admin')")
+
+    applied = await upgrade(empty_database_url)
+    async with Database(empty_database_url) as database:
+        standing = await FirstSight(database).find("user_1", None)
+
+    assert applied == ALL[len(EARLIER) :]
+    assert standing is not None
+    assert (standing.user.name, standing.organization.name, standing.organization_role) == ("Alice", "Own", "admin")
+    assert (standing.user.banned_at, standing.subscription) == (None, None)
+
+
+async def test_what_was_left_of_people_who_were_deleted_before_is_erased(empty_database_url: str) -> None:
+    folder = Path(versions.__file__).parent
+    for name in sorted(path.stem for path in folder.glob("0*.py") if path.stem < "0011"):
+        for statement in import_module(f"{versions.__name__}.{name}").STATEMENTS:
+            await execute(empty_database_url, statement)
+    for statement in LEFT:
+        await execute(empty_database_url, statement)
+    await execute(empty_database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    await execute(empty_database_url, "INSERT INTO alembic_version VALUES ('0010')")
+
+    await upgrade(empty_database_url)
+    connection = await asyncpg.connect(empty_database_url)
+    names = [row["name"] for row in await connection.fetch("SELECT name FROM organizations ORDER BY id")]
+    tokens = [row["name"] for row in await connection.fetch("SELECT name FROM api_tokens ORDER BY id")]
+    logins = [row["session_id"] for row in await connection.fetch("SELECT session_id FROM logins")]
+    told = [tuple(row) for row in await connection.fetch("SELECT state, payload::text FROM outbox ORDER BY id")]
+    await connection.close()
+
+    assert names == ["Personal", "Bob"]
+    assert tokens == ["deleted", "Bob"]
+    assert logins == ["sess_2"]
+    assert told == [("delivered", "{}"), ("pending", '{"name": "Bob", "userId": "usr_2"}')]
 
 
 async def test_a_database_newer_than_the_release_is_left_alone_with_a_warning(database_url: str) -> None:
