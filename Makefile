@@ -28,8 +28,8 @@ dev: compiled
 
 # All of it as it is installed, then what is compiled once more as sources.
 test: compiled
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests $(ARGS)
-	@ACTORGATE_COMPILED=0 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(COMPILED_TESTS) $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile tests $(ARGS)
+	@ACTORGATE_COMPILED=0 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(COMPILED_TESTS) $(ARGS)
 
 # Real browsers, proxies and clients; installs what is missing through apt-get when root.
 test-edge: compiled

@@ -1,9 +1,9 @@
 """Rules over several keys, and what the publishable key and `listen` imply. Pure: no file, no environment.
 
-What this release would silently not honour is refused where that would loosen protection; what is merely not built
-yet and does no harm is left to `lint.py`.
+What is merely not built yet and does no harm is left to `lint.py`.
 """
 
+import base64
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,18 +12,21 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from config.grammar import BUILT_IN_SCOPES
-from config.model import Clerk, Keys, Route, Settings, SystemToken, Tokens, Upstream
-from config.problems import Finding
+from config.flag_values import find_flag_problems
+from config.grammar import BUILT_IN_SCOPES, parse_web_url
+from config.limit_checks import find_limit_problems
+from config.model import Clerk, Keys, Route, Settings, Stripe, SystemToken, Tokens, Upstream
+from config.problems import Finding, Loc
 from config.publishable_key import PublishableKey, parse_publishable_key
+from config.redis_address import parse_redis_url
 from config.values import Address, Network
 
 MASTER_KEY_CHARACTERS = 32
+WEBHOOK_SECRET_BYTES = 16
 # Ours, from the shipped files and the documentation; compared without case and punctuation.
 _EXAMPLE_KEYS = ("changeme", "replaceme", "yourmasterkey", "examplemasterkey")
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _DSN_HOST = re.compile(r"(?:[A-Za-z0-9_.%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_LATER = "arrives with a later release, and without it {why}; leave it out until then"
 
 
 def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Finding, ...]:
@@ -35,17 +38,22 @@ def find_problems(settings: Settings, *, for_serve: bool = False) -> tuple[Findi
     """
     groups = (
         _listeners(settings),
+        _redis(settings),
         _clerk(settings.clerk),
         _secrets(settings, for_serve=for_serve),
         _database(settings, for_serve=for_serve),
         _keys(settings.keys),
         _tokens(settings.tokens),
+        _stripe(settings.stripe),
         _proxies(settings.trusted_proxies),
         *(_upstream(name, upstream) for name, upstream in settings.upstreams.items()),
         *(_route(index, route, settings.upstreams) for index, route in enumerate(settings.routes)),
         _scopes(settings),
+        _machine_tokens(settings),
         _system_tokens(settings.system_tokens),
-        _later(settings),
+        find_flag_problems(settings),
+        _receivers(settings),
+        find_limit_problems(settings),
     )
     return tuple(found for group in groups for found in group)
 
@@ -102,6 +110,20 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
         yield Finding(("workers",), "above 1 needs redis.url, through which workers share what they believe")
 
 
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis.url is None:
+        if settings.redis.ca_file is not None:
+            yield Finding(("redis", "ca_file"), "is for rediss://: set redis.url too, or leave it away")
+        return
+    try:
+        address = parse_redis_url(settings.redis.url.get_secret_value())
+    except ValueError as error:
+        yield Finding(("redis", "url"), str(error))
+        return
+    if settings.redis.ca_file is not None and not address.tls:
+        yield Finding(("redis", "ca_file"), "is for TLS: write rediss:// in redis.url, or leave it away")
+
+
 def _clerk(clerk: Clerk) -> Iterator[Finding]:
     key = None
     if clerk.publishable_key is not None:
@@ -115,6 +137,9 @@ def _clerk(clerk: Clerk) -> Iterator[Finding]:
         yield Finding(("clerk",), "give issuer beside jwks_url (or publishable_key, which implies both)")
     elif clerk.jwks_url is None:
         yield Finding(("clerk",), "give jwks_url beside issuer (or publishable_key, which implies both)")
+    for index, secret in enumerate(clerk.webhook_secrets):
+        if not is_webhook_secret(secret.get_secret_value()):
+            yield Finding(("clerk", "webhook_secrets", index), "is none; copy it from Clerk's dashboard: whsec_…")
     if clerk.allow_insecure_http:
         return
     addresses: list[tuple[str, str]] = [("issuer", issuer) for issuer in clerk.issuer]
@@ -127,6 +152,16 @@ def _clerk(clerk: Clerk) -> Iterator[Finding]:
         elif is_private_host(urlsplit(address).hostname or ""):
             text = "names a private or loopback host; that is for local issuers, with allow_insecure_http: true"
             yield Finding(("clerk", name), text)
+
+
+def is_webhook_secret(text: str) -> bool:
+    """Whether a signing secret of a webhook is base64 of enough bytes that nobody guesses them."""
+    digits = text.removeprefix("whsec_").rstrip("=")
+    try:
+        key = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except ValueError:
+        return False
+    return len(key) >= WEBHOOK_SECRET_BYTES
 
 
 def is_private_host(host: str) -> bool:
@@ -212,6 +247,15 @@ def _tokens(tokens: Tokens) -> Iterator[Finding]:
             yield Finding(("tokens", "scopes", index), "is what upstreams are told of sessions, which no scope limits")
 
 
+def _stripe(stripe: Stripe | None) -> Iterator[Finding]:
+    if stripe is None:
+        return
+    for index, secret in enumerate(stripe.webhook_secrets):
+        # With an empty one anybody could sign.
+        if not secret.get_secret_value().strip().removeprefix("whsec_"):
+            yield Finding(("stripe", "webhook_secrets", index), "is empty; copy it from the endpoint's page at Stripe")
+
+
 def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:
     """Refuse to trust everybody: then anybody could choose the client address and origin we tell the upstream (F06)."""
     everybody = "would trust everybody; name the addresses of your own proxies"
@@ -259,10 +303,17 @@ def _route(index: int, route: Route, upstreams: Mapping[str, Upstream]) -> Itera
         yield Finding((*loc, "auth"), text)
     if route.auth != "none" and not route.accept:
         yield Finding((*loc, "accept"), "is empty, so nobody could pass; name a kind, such as session")
-    if route.rate_limit is not None:
-        yield Finding((*loc, "rate_limit"), _LATER.format(why="nothing would be limited"))
     if route.protocol == "socketio":
-        yield Finding((*loc, "protocol"), _LATER.format(why="no Socket.IO client would be checked"))
+        yield from _socketio(loc, route, upstreams.get(route.upstream))
+
+
+def _socketio(loc: tuple[str | int, ...], route: Route, upstream: Upstream | None) -> Iterator[Finding]:
+    """Packets carry the caller's token in and an assertion out, and nothing else."""
+    if route.auth == "none":
+        yield Finding((*loc, "protocol"), "auth: none reads no credential, so no packet would be checked; leave it out")
+    if upstream is not None and not upstream.assertion:
+        text = f"protocol: socketio tells callers by assertions; write upstreams.{route.upstream}.assertion: true"
+        yield Finding((*loc, "upstream"), text)
 
 
 def _scopes(settings: Settings) -> Iterator[Finding]:
@@ -273,6 +324,21 @@ def _scopes(settings: Settings) -> Iterator[Finding]:
             if scope not in declared:
                 text = "is no built-in scope and not in tokens.scopes, so no token could ever have it; declare it there"
                 yield Finding(("routes", index, "scopes", place), text)
+
+
+MACHINE_WORDS = ("clerk_api_key", "clerk_oauth", "clerk_m2m")
+
+
+def _machine_tokens(settings: Settings) -> Iterator[Finding]:
+    """Whether an opaque machine token is good can only be asked, and Clerk tells nobody without a key."""
+    clerk = settings.clerk
+    for index, route in enumerate(settings.routes):
+        for place, word in enumerate(route.accept if route.auth != "none" else ()):
+            own_key = word == "clerk_m2m" and clerk.machine_secret_key is not None
+            if word in MACHINE_WORDS and clerk.secret_key is None and not own_key:
+                key = "clerk.secret_key" if word != "clerk_m2m" else "clerk.machine_secret_key or clerk.secret_key"
+                text = f"{word}: Clerk must be asked whether such a token is good; set {key}"
+                yield Finding(("routes", index, "accept", place), text)
 
 
 def demands_of(route: Route) -> tuple[str, ...]:
@@ -295,9 +361,20 @@ def _system_tokens(tokens: tuple[SystemToken, ...]) -> Iterator[Finding]:
         digests.update(token.sha256)
 
 
-def _later(settings: Settings) -> Iterator[Finding]:
-    """Refuse protection that this release does not give."""
-    if settings.rate_limits:
-        yield Finding(("rate_limits",), _LATER.format(why="nothing would be limited"))
-    if settings.websocket.max_per_principal is not None:
-        yield Finding(("websocket", "max_per_principal"), _LATER.format(why="nobody's websockets would be counted"))
+def _receivers(settings: Settings) -> Iterator[Finding]:
+    """Refuse to send names and keys in the clear. Errors do not repeat the address: Slack's is a secret."""
+    addresses: list[tuple[Loc, str]] = []
+    if settings.slack is not None:
+        addresses.append((("slack", "webhook_url"), settings.slack.webhook_url.get_secret_value()))
+    if settings.posthog is not None:
+        addresses.append((("posthog", "host"), settings.posthog.host))
+    if settings.stripe is not None:
+        addresses.append((("stripe", "api_url"), settings.stripe.api_url))
+    for loc, address in addresses:
+        try:
+            parts = urlsplit(parse_web_url(address))
+        except ValueError as error:
+            yield Finding(loc, str(error))
+            continue
+        if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+            yield Finding(loc, "write https://; http is for loopback addresses alone")

@@ -15,9 +15,14 @@ from config.values import is_host
 # Token characters of RFC 9110 §5.6.2, upper case alone: methods are case-sensitive, and `get` is never GET.
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_MACHINE_ID = re.compile(r"mch_[A-Za-z0-9_]{1,200}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 §3.3
-BUILT_IN_SCOPES = frozenset({"profile:write", "tokens:manage", "tokens:mint", "audit:read", "admin"})
+BUILT_IN_SCOPES = frozenset(
+    {"profile:write", "tokens:manage", "tokens:mint", "audit:read", "admin", "rate-limit:unlimited"}
+)
+_LIMIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62})")
+_PORT = re.compile(r"[0-9]{1,5}")
 _PATH_REFUSED = set('\\#"<>^{|};`?%')
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNIX = "unix:"
@@ -76,6 +81,17 @@ def parse_method(text: str) -> str:
     return text
 
 
+def parse_limit_name(text: str) -> str:
+    """Read the name of a rate limit, which clients are told.
+
+    Raises:
+        ValueError: It could not stand in a header field as it is.
+    """
+    if _LIMIT_NAME.fullmatch(text) is None:
+        raise ValueError("write a name of letters, digits, . _ and -, such as api")
+    return text
+
+
 def parse_host_name(text: str) -> str:
     """Read a host without port; the result is lower case and has no trailing dot.
 
@@ -83,8 +99,18 @@ def parse_host_name(text: str) -> str:
         ValueError: A port, a wildcard, or no host at all.
     """
     if not is_host(text):
-        raise ValueError("write a host name alone, such as app.example.com: no scheme, port or wildcard")
+        raise ValueError("write a host name alone, such as app.example.com: no scheme, path or wildcard")
     return text.lower().removesuffix(".")
+
+
+def parse_host_value(text: str) -> str:
+    """Read a `Host` value that is served; a port is left out, as it is of those that come.
+
+    Raises:
+        ValueError: A wildcard, or no host at all.
+    """
+    host, _, port = text.rpartition(":")
+    return parse_host_name(host if _PORT.fullmatch(port) and is_host(host) else text)
 
 
 def parse_origin(text: str) -> str:
@@ -184,6 +210,17 @@ def parse_scope(text: str) -> str:
     return text
 
 
+def parse_machine_id(text: str) -> str:
+    """Read Clerk's id of a machine.
+
+    Raises:
+        ValueError: Not one.
+    """
+    if _MACHINE_ID.fullmatch(text) is None:
+        raise ValueError("write the id of a machine at Clerk, mch_…")
+    return text
+
+
 def parse_upstream_name(text: str) -> str:
     """Read the name of an upstream; it becomes a metric label and an audience.
 
@@ -204,12 +241,20 @@ RoutePath = Annotated[str, AfterValidator(parse_route_path)]
 PathPrefix = Annotated[str, AfterValidator(parse_path_prefix)]
 Method = Annotated[str, AfterValidator(parse_method)]
 HostName = Annotated[str, AfterValidator(parse_host_name)]
+HostValue = Annotated[str, AfterValidator(parse_host_value)]
 Origin = Annotated[str, AfterValidator(parse_origin)]
 PublicUrl = Annotated[str, AfterValidator(parse_public_url)]
 WebUrl = Annotated[str, AfterValidator(parse_web_url)]
 UpstreamUrl = Annotated[str, AfterValidator(parse_upstream_url)]
+MachineId = Annotated[str, AfterValidator(parse_machine_id)]
 Scope = Annotated[str, AfterValidator(parse_scope)]
 UpstreamName = Annotated[str, AfterValidator(parse_upstream_name)]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(one_or_more),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+LimitName = Annotated[str, AfterValidator(parse_limit_name)]
 WebUrls = Annotated[
     tuple[WebUrl, ...],
     BeforeValidator(one_or_more),

@@ -4,22 +4,14 @@ import ipaddress
 from collections.abc import Iterator
 
 from config.checks import demands_of
+from config.flag_values import find_flag_oddities
 from config.grammar import BUILT_IN_SCOPES, parse_origin
-from config.model import Route, Section, Settings
-from config.problems import Finding, Loc
+from config.limit_checks import lint_limits
+from config.model import Route, Settings
+from config.problems import Finding
 
 _NOT_BUILT = "is accepted, but does nothing in this release"
 _LONG_LEEWAY_S = 60.0
-# Sections and keys that are read and wait for a later release. Refused instead (`checks.py`): what protects.
-_WAITING_SECTIONS = ("redis", "bootstrap", "flags", "slack", "posthog", "stripe", "decisions", "debug")
-_WAITING_KEYS: tuple[Loc, ...] = (
-    ("clerk", "webhook_secrets"),
-    ("tokens", "websocket_life"),
-    ("tokens", "agent_life"),
-    ("provisioning", "trial_days"),
-    ("provisioning", "trial_plan"),
-    ("provisioning", "link_verified_email"),
-)
 
 
 def lint(settings: Settings) -> tuple[Finding, ...]:
@@ -32,8 +24,15 @@ def lint(settings: Settings) -> tuple[Finding, ...]:
         _surroundings(settings),
         _clerk(settings),
         _waiting(settings),
+        _stripe(settings),
         _routes(settings.routes),
         _scopes(settings),
+        _bootstrap(settings),
+        _socketio(settings),
+        _tracked(settings),
+        _machine_tokens(settings),
+        find_flag_oddities(settings),
+        lint_limits(settings),
     )
     return tuple(found for group in groups for found in group)
 
@@ -74,19 +73,18 @@ def _clerk(settings: Settings) -> Iterator[Finding]:
         yield Finding(("clerk", "leeway"), "is over a minute, as long as a session token lives")
 
 
+def _stripe(settings: Settings) -> Iterator[Finding]:
+    if settings.stripe is not None and not settings.stripe.webhook_secrets:
+        yield Finding(("stripe", "webhook_secrets"), "is empty, so nothing that Stripe says of subscriptions is heard")
+
+
 def _waiting(settings: Settings) -> Iterator[Finding]:
-    for name in _WAITING_SECTIONS:
-        section = getattr(settings, name)
-        if name == "redis" and settings.websocket.single_use:
-            continue
-        if isinstance(section, Section) and section.model_fields_set:
-            yield Finding((name,), _NOT_BUILT)
-    for section_name, key in _WAITING_KEYS:
-        if key in getattr(settings, str(section_name)).model_fields_set:
-            yield Finding((section_name, key), _NOT_BUILT)
+    """What is read and waits for a later release; what protects is refused instead (`checks.py`)."""
+    if settings.decisions is not None:
+        yield Finding(("decisions",), _NOT_BUILT)
     for index, route in enumerate(settings.routes):
-        for key in sorted({"track", "shadow"} & route.model_fields_set):
-            yield Finding(("routes", index, key), _NOT_BUILT)
+        if "shadow" in route.model_fields_set:
+            yield Finding(("routes", index, "shadow"), _NOT_BUILT)
 
 
 def _routes(routes: tuple[Route, ...]) -> Iterator[Finding]:
@@ -106,10 +104,55 @@ def _routes(routes: tuple[Route, ...]) -> Iterator[Finding]:
             yield Finding((*loc, "methods"), text)
 
 
+def _socketio(settings: Settings) -> Iterator[Finding]:
+    for index, route in enumerate(settings.routes):
+        if route.protocol != "socketio":
+            continue
+        loc, upstream = ("routes", index), settings.upstreams.get(route.upstream)
+        if "websocket_token" not in route.accept:
+            yield Finding((*loc, "accept"), "has no websocket_token: no client can connect with a token in its packet")
+        if settings.workers > 1 or (upstream is not None and len(upstream.addresses) > 1):
+            text = "takes no polling, whose requests must reach one place; clients need transports: [websocket]"
+            yield Finding((*loc, "protocol"), text)
+
+
+def _machine_tokens(settings: Settings) -> Iterator[Finding]:
+    """Whoever may have a token for something else of the same Clerk instance may show it here."""
+    clerk = settings.clerk
+    taken = {word for route in settings.routes if route.auth != "none" for word in route.accept}
+    if "clerk_oauth" in taken and not clerk.oauth_clients:
+        text = "is not set, so access tokens are taken whichever OAuth application a person gave them to"
+        yield Finding(("clerk", "oauth_clients"), text)
+    if "clerk_m2m" in taken and clerk.machine_id is None:
+        text = "is not set, so tokens of machines are taken whichever machine they were made for"
+        yield Finding(("clerk", "machine_id"), text)
+
+
 def _scopes(settings: Settings) -> Iterator[Finding]:
     for index, scope in enumerate(settings.tokens.scopes):
         if scope in BUILT_IN_SCOPES:
             yield Finding(("tokens", "scopes", index), "is built in; named here, the first token of every user gets it")
+
+
+def _tracked(settings: Settings) -> Iterator[Finding]:
+    for index, route in enumerate(settings.routes):
+        if route.track is None:
+            continue
+        if settings.posthog is None:
+            yield Finding(("routes", index, "track"), "is told nobody: posthog is not set")
+        elif route.auth == "none" or route.protocol == "socketio":
+            text = "counts nothing here: a use is counted for whoever called, and this row knows nobody by then"
+            yield Finding(("routes", index, "track"), text)
+
+
+def _bootstrap(settings: Settings) -> Iterator[Finding]:
+    emails, loc = settings.bootstrap.admin_emails, ("bootstrap", "admin_emails")
+    if emails and settings.clerk.secret_key is None:
+        text = "promotes nobody without clerk.secret_key: only Clerk's Backend API tells which addresses are verified"
+        yield Finding(loc, text)
+    for index, email in enumerate(emails):
+        if "@" not in email:
+            yield Finding((*loc, index), "is not an e-mail address, so it is nobody's")
 
 
 def _below(path: str, prefix: str | None) -> bool:

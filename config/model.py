@@ -10,7 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from config.grammar import (
     HostName,
+    HostValue,
+    LimitName,
+    MachineId,
     Method,
+    Names,
     Origin,
     PathPrefix,
     PublicUrl,
@@ -21,9 +25,19 @@ from config.grammar import (
     WebUrl,
     WebUrls,
 )
+from config.rates import AnyRate
 from config.values import Address, AnyNetwork, Digest, Duration, Life, ListenAddress, Size, Tolerance
 
-CredentialWord = Literal["session", "api_token", "websocket_token", "agent_token", "system_token"]
+CredentialWord = Literal[
+    "session",
+    "api_token",
+    "websocket_token",
+    "agent_token",
+    "system_token",
+    "clerk_api_key",
+    "clerk_oauth",
+    "clerk_m2m",
+]
 RoleWord = Literal["USER", "ADMIN", "SYSTEM"]
 Level = Literal["lax", "moderate", "strict", "strict_mfa"]
 
@@ -90,9 +104,13 @@ class Clerk(Section):
     instance_id: str | None = None
     api_url: WebUrl = "https://api.clerk.com/v1"
     secret_key: SecretStr | None = None
+    machine_secret_key: SecretStr | None = None
+    machine_id: MachineId | None = None
+    oauth_clients: tuple[str, ...] = ()
     authorized_parties: tuple[str, ...] = ()
     missing_azp: MissingAzp = MissingAzp()
     leeway: Tolerance = 5.0
+    longest_session_token: Duration = 86400.0
     profile_claims: ProfileClaims = ProfileClaims()
     sign_in_url: WebUrl | None = None
     allow_insecure_http: bool = False
@@ -115,6 +133,7 @@ class Redis(Section):
     """Shared cache and invalidation between replicas."""
 
     url: SecretStr | None = None
+    ca_file: Path | None = None
 
 
 class Upstream(Section):
@@ -137,7 +156,7 @@ class Route(Section):
 
     path: RoutePath
     methods: tuple[Method, ...] = ()
-    hosts: tuple[HostName, ...] = ()
+    hosts: tuple[HostValue, ...] = ()
     auth: Literal["none", "optional", "required"]
     accept: tuple[CredentialWord, ...] = ("session", "api_token")
     scopes: tuple[Scope, ...] = ()
@@ -155,8 +174,8 @@ class Route(Section):
     cors: Literal["gateway", "upstream"] = "gateway"
     protocol: Literal["http", "socketio"] = "http"
     allow_encoded: tuple[Literal["slash", "percent"], ...] = ()
-    rate_limit: str | None = None
-    track: str | None = None
+    rate_limit: Names = ()
+    track: str | None = Field(default=None, pattern=r"^[!#%-~](?:[ -~]{0,198}[!-~])?$")
     shadow: bool = False
 
 
@@ -206,8 +225,8 @@ class Provisioning(Section):
 
     personal_organizations: bool = True
     first_api_token: bool = True
-    trial_days: int = Field(default=14, ge=0)
-    trial_plan: str = "pro"
+    trial_days: int = Field(default=14, ge=0, le=730)
+    trial_plan: str = Field(default="pro", min_length=1, max_length=100)
     link_verified_email: bool = False
 
 
@@ -243,7 +262,16 @@ class Flags(Section):
 
     provider: Literal["file", "posthog", "openfeature"] = "file"
     file: Path | None = None
+    openfeature: str | None = Field(default=None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     declare: dict[str, DeclaredFlag] = {}
+
+
+class Outbox(Section):
+    """What has to happen elsewhere: written with its cause, delivered by every process, or by `gateway worker`."""
+
+    deliver: bool = True
+    give_up_after: Duration = 3 * 86400.0
+    keep_delivered: Duration = 7 * 86400.0
 
 
 class Slack(Section):
@@ -255,7 +283,7 @@ class Slack(Section):
 class Posthog(Section):
     """Product analytics and flags."""
 
-    host: str = "https://us.i.posthog.com"
+    host: WebUrl = "https://us.i.posthog.com"
     project_key: SecretStr
     secret_key: SecretStr | None = None
 
@@ -265,7 +293,7 @@ class Stripe(Section):
 
     secret_key: SecretStr
     price_id: str
-    api_url: str = "https://api.stripe.com"
+    api_url: WebUrl = "https://api.stripe.com"
     webhook_secrets: tuple[SecretStr, ...] = ()
 
 
@@ -298,11 +326,12 @@ class SystemToken(Section):
 
 
 class RateLimit(Section):
-    """One limit, named by routes."""
+    """One limit. Routes name those of requests; those of bad credentials hold everywhere, and have no `by`."""
 
-    limit: str
+    limit: AnyRate
+    counts: Literal["requests", "failed_credentials"] = "requests"
     by: Literal["token", "user", "organization", "address"] = "user"
-    when_unavailable: Literal["open", "closed"] = "open"
+    when_unavailable: Literal["open", "closed", "local"] = "open"
 
 
 class Settings(Section):
@@ -313,7 +342,7 @@ class Settings(Section):
     tls: Tls | None = None
     workers: int = Field(default=1, ge=1)
     public_url: PublicUrl | None = None
-    hosts: tuple[HostName, ...] = ()
+    hosts: tuple[HostValue, ...] = ()
     trusted_proxies: tuple[AnyNetwork, ...] = ()
     fast_lane: bool = True
     drain_grace: Duration = 20.0
@@ -332,10 +361,11 @@ class Settings(Section):
     provisioning: Provisioning = Provisioning()
     cache: Cache = Cache()
     websocket: Websocket = Websocket()
-    rate_limits: dict[str, RateLimit] = {}
+    rate_limits: dict[LimitName, RateLimit] = {}
     bootstrap: Bootstrap = Bootstrap()
     system_tokens: tuple[SystemToken, ...] = ()
     flags: Flags | None = None
+    outbox: Outbox = Outbox()
     slack: Slack | None = None
     posthog: Posthog | None = None
     stripe: Stripe | None = None

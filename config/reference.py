@@ -13,6 +13,7 @@ from config.keys import annotation_at, every_key, plain_annotation
 from config.meaning import MEANING
 from config.model import Section, Settings
 from config.problems import Loc
+from config.rates import Rate
 from config.values import Address, parse_size
 
 _INTRODUCTION = """\
@@ -107,7 +108,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
     if get_origin(plain) in {types.UnionType}:
         return "network"
     names = {bool: "`true`, `false`", int: "number", float: "duration", str: "text", SecretStr: "secret"}
-    return names.get(plain, {Address: "host:port", Path: "path"}.get(plain, "any"))
+    return names.get(plain, {Address: "host:port", Path: "path", Rate: "rate"}.get(plain, "any"))
 
 
 def _default(field: FieldInfo) -> str:

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from watchfiles import awatch
@@ -23,6 +24,36 @@ _LOOK_EVERY_S = 5.0
 """Seconds between looks where nobody tells of changes: network folders, or no more watches to be had."""
 _LINKS_CAP = 40  # as Linux follows at most
 _log = structlog.get_logger()
+
+
+class Stale(Protocol):
+    """What can be out of date because of a file."""
+
+    def files(self) -> frozenset[Path]:
+        """Name all files that count. Reads folders."""
+
+    def is_stale(self) -> bool:
+        """Tell whether a file is another than when it was last read. Reads files."""
+
+
+class Watched:
+    """Files of which only their being replaced counts."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = frozenset(paths)
+        self._seen: dict[Path, _Identity] = {}
+
+    def note(self) -> None:
+        """Remember which files are there. Call it in a thread, before their contents are read."""
+        self._seen = _identities(self._paths)
+
+    def files(self) -> frozenset[Path]:
+        """See `Stale`."""
+        return self._paths
+
+    def is_stale(self) -> bool:
+        """See `Stale`."""
+        return _identities(self._paths) != self._seen
 
 
 class Source:
@@ -67,7 +98,8 @@ class Source:
 
 def _named_by(settings: Settings) -> frozenset[Path]:
     tls = {settings.tls.certificate, settings.tls.key} if settings.tls is not None else set()
-    return frozenset(tls | {upstream.ca_file for upstream in settings.upstreams.values() if upstream.ca_file})
+    redis = {settings.redis.ca_file} if settings.redis.ca_file else set()
+    return frozenset(tls | redis | {upstream.ca_file for upstream in settings.upstreams.values() if upstream.ca_file})
 
 
 _Identity = tuple[int, ...] | None
@@ -86,7 +118,7 @@ def _identity(path: Path) -> _Identity:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-async def changes(source: Source) -> AsyncGenerator[None, None]:
+async def changes(source: Stale) -> AsyncGenerator[None, None]:
     """Yield when a source is stale, once for changes in quick succession; again until it is read."""
     told = False
     while True:
@@ -125,7 +157,7 @@ def _why(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _look(source: Source) -> tuple[bool, frozenset[Path]]:
+def _look(source: Stale) -> tuple[bool, frozenset[Path]]:
     """Tell whether a source is stale, and in which folders it would show that it becomes so."""
     return source.is_stale(), frozenset(folder for path in source.files() for folder in folders_of(path))
 

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from config.model import Settings
 from config.values import Address
 from config.watch import Source
+from gateway.compose.outbox import OUTBOX_CONNECTIONS
 from gateway.composition import Composition, Home, compose
 from gateway.listen.aiohttp_connection import ON_ITS_WAY_S, LaneServer
 from gateway.listen.aiohttp_lane import AiohttpLane
@@ -26,6 +27,7 @@ from gateway.listen.listeners import Listeners
 from gateway.listen.sockets import Sockets, address_of, bind_both
 from gateway.live.registry import Registry
 from gateway.reload import Reloader, reloading
+from gateway.revocation.endings import Endings
 from gateway.telemetry.admin import Watched, admin_application
 from gateway.telemetry.collectors import StateCollector
 from gateway.telemetry.metrics import Metrics
@@ -152,7 +154,7 @@ async def prepare_database(stack: AsyncExitStack, settings: Settings) -> str:
     else:
         if settings.data_dir is None:
             raise ValueError("an embedded database needs data_dir")
-        connections = max(100, settings.workers * config.pool_size + 10)
+        connections = max(100, settings.workers * (config.pool_size + OUTBOX_CONNECTIONS) + 10)
         own = EmbeddedPostgres(Path(settings.data_dir), options={"max_connections": str(connections)})
         url = direct_url = (await stack.enter_async_context(own)).url
     await ensure(direct_url, automatic=config.auto_migrate, wait_s=DATABASE_WAIT_S)
@@ -165,7 +167,8 @@ async def _compose(stack: AsyncExitStack, settings: Settings, listen: Address, d
         aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
     )
     tunnels = Tunnels(max_age_s=settings.websocket.max_age, idle_timeout_s=settings.websocket.idle_timeout)
-    home = Home(listen, session, tunnels, Registry(), Metrics())
+    live = Registry()
+    home = Home(listen, session, tunnels, live, Endings(live), Metrics())
     composition = await compose(settings, database_url, home)
     reloader = Reloader(composition, home, database_url if settings.database.url is None else None)
     stack.push_async_callback(reloader.close)

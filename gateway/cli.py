@@ -6,18 +6,25 @@ Exit codes: 0 it worked; 1 it did not, or `check` found problems; 2 the settings
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter, validators
 
 from gateway import __version__
-
-if TYPE_CHECKING:
-    from config.model import Settings
-    from gateway.token_commands import Printed
+from gateway.commands.audit_cli import audit_app
+from gateway.commands.command_line import ConfigFile, Json
+from gateway.commands.command_line import config_path as _config_path
+from gateway.commands.command_line import errors as _errors
+from gateway.commands.command_line import failed as _failed
+from gateway.commands.command_line import loaded as _loaded
+from gateway.commands.command_line import loaded_settings as _settings
+from gateway.commands.command_line import out as _out
+from gateway.commands.command_line import painted as _painted
+from gateway.commands.command_line import reason as _reason
+from gateway.commands.command_line import run_and_show as _run_and_show
+from gateway.commands.outbox_cli import outbox_app, worker
 
 _PORT = validators.Number(gte=0, lte=65535)
 _HEALTH_DEADLINE_S = 3.0
@@ -33,12 +40,16 @@ tokens_app = cyclopts.App(name="tokens", help="API tokens of users, and system t
 app.command(tokens_app)
 keys_app = cyclopts.App(name="keys", help="The key ring: what signs minted tokens and assertions.")
 app.command(keys_app)
+app.command(audit_app)
+app.command(outbox_app)
+app.command(worker)
+app.command("gateway.commands.flags_cli:flags_app", name="flags", help="Feature flags, as one caller has them.")
+app.command(
+    "gateway.commands.user_cli:users_app",
+    name="users",
+    help="People: who they are, their role, and whether they may call.",
+)
 
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(name=["-c", "--config"], help="Settings file. Default: $GW_CONFIG, else gateway.yaml in this folder."),
-]
-Json = Annotated[bool, Parameter(help="Print one JSON object instead.")]
 DataDir = Annotated[
     Path | None,
     Parameter(help="Folder of the database and the keys of `gateway dev`. Default: the user's data folder."),
@@ -72,6 +83,7 @@ def serve(*, config: ConfigFile = None) -> int:
 
     from gateway.app import serve as serve_settings
     from gateway.errors import GatewayError
+    from gateway.parts import ComposeFailed
     from gateway.telemetry.logs import configure_logs
     from gateway.workers.supervisor import WorkerFailed, supervise
     from provisioning.errors import ProvisioningError
@@ -82,7 +94,7 @@ def serve(*, config: ConfigFile = None) -> int:
             uvloop.run(supervise(settings, source))
         else:
             uvloop.run(serve_settings(settings, source))
-    except (OSError, GatewayError, ProvisioningError, WorkerFailed) as error:
+    except (OSError, GatewayError, ProvisioningError, WorkerFailed, ComposeFailed) as error:
         return _failed(f"gateway serve: {_reason(error)}")
     return 0
 
@@ -226,7 +238,7 @@ def tokens_create(
     json: Json = False,
 ) -> int:
     """Make a token and print it once."""
-    from gateway import token_commands as commands
+    from gateway.commands import tokens as commands
 
     if system:
         if user or organization or scope or life:
@@ -247,7 +259,7 @@ def tokens_list(
     json: Json = False,
 ) -> int:
     """List a user's API tokens, with those that ended up to 30 days ago."""
-    from gateway import token_commands as commands
+    from gateway.commands import tokens as commands
 
     return _run_and_show("tokens list", config, lambda settings: commands.list_of(settings, user, as_json=json))
 
@@ -260,7 +272,7 @@ def tokens_revoke(
     json: Json = False,
 ) -> int:
     """End an API token for ever."""
-    from gateway import token_commands as commands
+    from gateway.commands import tokens as commands
 
     return _run_and_show("tokens revoke", config, lambda settings: commands.revoke(settings, token_id, as_json=json))
 
@@ -268,7 +280,7 @@ def tokens_revoke(
 @keys_app.command(name="list")
 def keys_list(*, config: ConfigFile = None, json: Json = False) -> int:
     """List the signing keys, and whether they open under this master key."""
-    from gateway import key_commands as commands
+    from gateway.commands import keys as commands
 
     return _run_and_show("keys list", config, lambda settings: commands.list_of(settings, as_json=json))
 
@@ -284,77 +296,8 @@ def keys_rotate(
     json: Json = False,
 ) -> int:
     """Make the next signing key out of turn; it signs after keys.publish_ahead."""
-    from gateway import key_commands as commands
+    from gateway.commands import keys as commands
 
     return _run_and_show(
         "keys rotate", config, lambda settings: commands.rotate(settings, now=now, discard=discard, as_json=json)
     )
-
-
-def _run_and_show(command: str, config: Path | None, run: "Callable[[Settings], Printed]") -> int:
-    from gateway.token_commands import CommandFailed, show
-
-    settings = _settings(config)
-    if settings is None:
-        return 2
-    try:
-        show(run(settings))
-    except CommandFailed as failed:
-        return _failed(f"gateway {command}: {failed}")
-    return 0
-
-
-def _config_path(config: Path | None) -> Path:
-    from config.environment import CONFIG_VARIABLE
-
-    return config or Path(os.environ.get(CONFIG_VARIABLE) or "gateway.yaml")
-
-
-def _settings(config: Path | None) -> "Settings | None":
-    """Load the settings; None after telling what is wrong with them."""
-    from config.load import load_settings
-
-    return _loaded(lambda: load_settings(_config_path(config), os.environ))
-
-
-def _loaded(load: Callable[[], "Settings"]) -> "Settings | None":
-    from config.problems import SettingsInvalid
-
-    try:
-        return load()
-    except SettingsInvalid as invalid:
-        _errors(invalid.problems)
-        return None
-
-
-def _reason(error: Exception) -> str:
-    from gateway.report import failure_text
-
-    return failure_text(error)
-
-
-def _out(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-
-
-def _failed(line: str) -> int:
-    sys.stderr.write(f"{line}\n")
-    return 1
-
-
-def _errors(problems: Iterable[object]) -> None:
-    _painted("red", "", problems)
-
-
-def _painted(colour: str, label: str, lines: Iterable[object]) -> None:
-    """Write lines to standard error, each whole on one line; in colour on a terminal (NO_COLOR is heeded by rich)."""
-    if not sys.stderr.isatty():
-        sys.stderr.write("".join(f"{label}{line}\n" for line in lines))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True, soft_wrap=True)
-    for line in lines:
-        place, found, rest = str(line).partition(": ")
-        console.print(Text.assemble((label, colour), (place, f"bold {colour}"), found, rest))

@@ -37,6 +37,7 @@ ROOMS = (
     "policy/origins.py",
     "policy/patterns.py",
     "policy/routes.py",
+    "rooms.py",
     "telemetry/metrics.py",
     "upstream/answer.py",
     "upstream/connection.py",
@@ -47,6 +48,7 @@ ROOMS = (
     "upstream/rotation.py",
     "upstream/upgrade.py",
     "verify/principal.py",
+    "way.py",
 )
 """What a known caller's request passes, and what shares classes with it; all or none of it runs compiled."""
 

@@ -5,39 +5,55 @@ nothing is given up before its successor stands. What did not change is carried 
 """
 
 import asyncio
-import hashlib
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 
-from config.checks import default_public_url, urls_of
+from config.checks import default_public_url
 from config.model import Settings
-from config.model import Upstream as UpstreamSettings
 from config.publishable_key import parse_publishable_key
 from config.values import Address
 from gateway.actors.callers import Callers
 from gateway.actors.system_tokens import SystemTokens
+from gateway.api.clerk_webhooks import ClerkWebhooks
 from gateway.api.pages import Pages
+from gateway.api.queries import AUDIT_CURSORS, Cursors
+from gateway.api.sign_outs import SignOutEndpoints
 from gateway.api.table import Records, own_endpoints
+from gateway.compose.billing import stripe_webhooks
+from gateway.compose.breakers import breakers_of
+from gateway.compose.flags import flag_teller
+from gateway.compose.limits import limiter_of
+from gateway.compose.machine_tokens import machine_tokens, marks_of
+from gateway.compose.own_tokens import OwnTokens, own_tokens
+from gateway.compose.records import RecordParts, master_key, record_parts
+from gateway.compose.revocation import revocations
+from gateway.compose.sessions import SessionParts, session_parts, sign_outs
+from gateway.compose.shared_state import shared_redis, shared_tier
+from gateway.compose.upstreams import ingredients, new_upstream, polled
+from gateway.compose.webhooks import clerk_webhooks
 from gateway.credentials.session_cookie import CookieRules
 from gateway.edge.forwarded import ForwardingTrust
+from gateway.flags.telling import FlagTeller
 from gateway.identity.assertion import Assertions
+from gateway.limits.limiter import Limiter
 from gateway.listen.refusals import Refusals
 from gateway.live.registry import Registry
-from gateway.own_tokens import OwnTokens, own_tokens
-from gateway.parts import Lease, Parts
-from gateway.pipeline import Pipeline, Rooms
+from gateway.parts import ComposeFailed, Lease, Parts
+from gateway.pipeline import Pipeline
 from gateway.policy.cors import Cors
 from gateway.policy.origins import compile_origins
 from gateway.policy.routes import RouteTable
+from gateway.revocation.endings import Endings
+from gateway.revocation.revocations import Revocations
+from gateway.rooms import Rooms
 from gateway.telemetry.collectors import Sources
 from gateway.telemetry.metrics import Metrics
-from gateway.tls import client_context, server_context
-from gateway.upstream.address import parse_addresses
+from gateway.telemetry.usage import tracked, usage_of
+from gateway.tls import server_context
 from gateway.upstream.pool import Upstream
 from gateway.upstream.tunnel import Tunnels
 from gateway.verify.api_tokens import ApiTokens
@@ -45,25 +61,15 @@ from gateway.verify.reporter_keys import ReporterKeys
 from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
-from provisioning.arrivals import Arrivals
-from provisioning.clerk_api import ClerkApi
+from gateway.witness import Witness
+from provisioning.administration import Administration
+from provisioning.audit_trail import AuditTrail
 from provisioning.database.pool import Database
-from provisioning.first_sight import FirstSight
-from provisioning.new_tokens import ONE_TIME_SECRETS, FirstToken
+from provisioning.memberships import Memberships
 from provisioning.organizations import Organizations
 from provisioning.sealing import Sealer
 from provisioning.token_rules import TokenRules
-from provisioning.token_upkeep import TokenReaper, TokenUpkeep
-from provisioning.token_uses import TokenUses
-from provisioning.tokens import Tokens
 from provisioning.users import Users
-
-_PROVISIONING_ENDS_S = 2.0
-"""Seconds a provisioning whose records are being left has to come to its end: several statements."""
-
-
-class ComposeFailed(Exception):
-    """Settings that are right, and yet cannot be served under now; the text says why, for operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Home:
     session: aiohttp.ClientSession
     tunnels: Tunnels
     live: Registry
+    endings: Endings
     metrics: Metrics
 
 
@@ -119,23 +126,33 @@ async def compose(settings: Settings, database_url: str, home: Home, before: Com
     if settings.tls is not None:
         tls = await asyncio.to_thread(server_context, settings.tls.certificate, settings.tls.key)
     public_url = settings.public_url or default_public_url(settings, home.listen)
-    made_of = {name: await asyncio.to_thread(_ingredients, config) for name, config in settings.upstreams.items()}
+    made_of = {name: await asyncio.to_thread(ingredients, config) for name, config in settings.upstreams.items()}
     upstreams = {
         name: before.sources.upstreams[name]
         if before is not None and before.made_of.get(name) == made_of[name]
-        else await _upstream(name, settings.upstreams[name])
+        else await new_upstream(name, settings.upstreams[name])
         for name in settings.upstreams
     }
     pages = await asyncio.to_thread(Pages, public_url, settings.clerk.sign_in_url)
     async with Parts.after(before.parts if before is not None else None) as parts:
         database = await _database(parts, settings, database_url)
-        own = await own_tokens(parts, settings, public_url, database)
-        sources = await _sources(parts, settings, database, home, upstreams, own)
+        shared = await shared_redis(parts, settings)
+        revoking = await revocations(parts, settings, shared, home.endings)
+        own = await own_tokens(parts, settings, public_url, database, shared)
+        kept = await record_parts(parts, settings, database, database_url, home.session, home.live, revoking)
+        flags = await flag_teller(parts, settings, shared)
+        ended = await session_parts(parts, settings, database, home.live, home.endings)
+        limiter = await limiter_of(parts, settings, shared)
+        sources = await _sources(parts, settings, kept, home, upstreams, own, revoking, flags, ended, limiter)
+        sources.breakers.update(breakers_of(database, sources.keys, kept.clerk_api, shared))
+        ended.local.adopt(sources.callers)
         if before is not None:
             sources.go_on(before.sources)
             if sources.keys is not before.sources.keys and not await sources.keys.first_set():
                 raise ComposeFailed("no signing keys can be had from clerk.jwks_url")
-        records = _records(home, sources, own, await _reporter_keys(parts, settings, home))
+        clerk = await clerk_webhooks(parts, settings, database, revoking)
+        reporters = await _reporter_keys(parts, settings, home)
+        records = _records(settings, home, sources, own, ended, reporters, clerk)
         rooms = _rooms(settings, public_url, home, records, sources, own)
         return Composition(settings, Pipeline(rooms), Refusals(rooms.cors, pages), tls, sources, parts, made_of)
 
@@ -157,14 +174,17 @@ async def _database(parts: Parts, settings: Settings, database_url: str) -> Data
 async def _sources(
     parts: Parts,
     settings: Settings,
-    database: Database,
+    records: RecordParts,
     home: Home,
     upstreams: Mapping[str, Upstream],
     own: OwnTokens,
+    revoking: Revocations,
+    flags: FlagTeller,
+    ended: SessionParts,
+    limiter: Limiter | None,
 ) -> Sources:
     """Make or carry over whatever remembers, waits, or holds connections."""
-    clerk, token_rules = settings.clerk, TokenRules.of(settings.tokens)
-    sealer, entries = Sealer(_master_key(settings), ONE_TIME_SECRETS), settings.cache.near_entries
+    clerk, entries, token_rules = settings.clerk, settings.cache.near_entries, TokenRules.of(settings.tokens)
 
     async def start_keys() -> SigningKeys:
         keys = SigningKeys(
@@ -176,57 +196,61 @@ async def _sources(
         await keys.start()
         return keys
 
-    async def make_clerk_api() -> ClerkApi:
-        secret_key = clerk.secret_key.get_secret_value() if clerk.secret_key is not None else None
-        return ClerkApi(home.session, clerk.api_url, secret_key)
-
-    async def make_arrivals() -> Arrivals:
-        rules = settings.provisioning
-        first_token = FirstToken(sealer, token_rules) if rules.first_api_token else None
-        sight = FirstSight(database, personal_organizations=rules.personal_organizations, first_token=first_token)
-        return Arrivals(sight, clerk_api)
-
     async def make_assertions() -> Assertions:
         return Assertions(own.ring, asserted, entries)
 
     async def make_callers() -> Callers:
-        verifier = Verifier(keys, SessionRules.of(clerk), time.time, own.verifier)
-        api_tokens = ApiTokens(tokens, token_rules.scopes, settings.cache)
-        callers = Callers(verifier, arrivals, settings.cache, api_tokens=api_tokens, ended=home.live.end)
+        machines = machine_tokens(settings, home.session, records.clerk_api)
+        verifier = Verifier(keys, SessionRules.of(clerk), time.time, own.verifier, *machines)
+        api_tokens = ApiTokens(records.tokens, token_rules.scopes, settings.cache, shared=tier)
+        callers = Callers(
+            verifier,
+            records.arrivals,
+            settings.cache,
+            api_tokens=api_tokens,
+            ended=home.live.end,
+            flags=flags,
+            denied=ended.denied,
+            shared=tier,
+        )
         callers.start()
+        home.endings.watch(callers)
         return callers
+
+    async def close_callers(callers: Callers) -> None:
+        home.endings.unwatch(callers)
+        await callers.close()
 
     asserted = frozenset(name for name, upstream in settings.upstreams.items() if upstream.assertion)
     assertions = await parts.hold("assertions", (own.ring, asserted, entries), make_assertions)
+    tier = await shared_tier(parts, settings, revoking)
     keys = await parts.hold("signing keys", (clerk.jwks_url, clerk.jwks), start_keys, SigningKeys.close)
-    clerk_api = await parts.hold("Clerk's API", (clerk.api_url, clerk.secret_key), make_clerk_api, ClerkApi.close)
-    made_of = (database, clerk_api, settings.provisioning, token_rules, settings.secrets)
-    arrivals = await parts.hold("arrivals", made_of, make_arrivals, _finish)
-    upkeep = await parts.hold("upkeep of tokens", (database,), lambda: _start_upkeep(database), TokenUpkeep.close)
-    tokens = Tokens(database, sealer, token_rules)
+    usage = await usage_of(parts, settings.posthog, home.session)
     # All of `clerk`, though not all of it counts: no caller may be known by rules that were changed since. And callers
     # keep what was asserted of them.
-    known_by = (keys, arrivals, clerk, token_rules, settings.cache, own.ring, assertions)
-    callers = await parts.hold("callers", known_by, make_callers, Callers.close)
+    made_of = (keys, records.arrivals, clerk, token_rules, settings.cache)
+    known_by = (*made_of, own.ring, assertions, flags, ended, tier)
+    callers = await parts.hold("callers", known_by, make_callers, close_callers)
     return Sources(
-        keys, database, arrivals, clerk_api, callers, upstreams, home.tunnels, tokens, upkeep.uses, own.ring, assertions
+        keys=keys,
+        database=records.database,
+        arrivals=records.arrivals,
+        clerk_api=records.clerk_api,
+        callers=callers,
+        upstreams=upstreams,
+        tunnels=home.tunnels,
+        tokens=records.tokens,
+        token_uses=records.token_uses,
+        ring=own.ring,
+        assertions=assertions,
+        outbox=records.outbox,
+        notes=records.notes,
+        usage=usage,
+        flags=flags,
+        limiter=limiter,
+        revocations=revoking,
+        shared=tier,
     )
-
-
-def _master_key(settings: Settings) -> str:
-    if settings.secrets.master_key is None:
-        raise ComposeFailed("secrets.master_key is missing")
-    return settings.secrets.master_key.get_secret_value()
-
-
-async def _start_upkeep(database: Database) -> TokenUpkeep:
-    upkeep = TokenUpkeep(TokenUses(database), TokenReaper(database))
-    upkeep.start()
-    return upkeep
-
-
-async def _finish(arrivals: Arrivals) -> None:
-    await arrivals.finish(_PROVISIONING_ENDS_S)
 
 
 async def _reporter_keys(parts: Parts, settings: Settings, home: Home) -> ReporterKeys | None:
@@ -250,61 +274,55 @@ def _rooms(
         hosts=frozenset(settings.hosts),
         trust=ForwardingTrust(settings.trusted_proxies),
         endpoints=own_endpoints(settings, records),
-        routes=RouteTable.compile(settings.routes),
+        routes=RouteTable.compile(tracked(settings)),
         cookie_rules=CookieRules.of(key),
         callers=sources.callers,
-        token_uses=sources.token_uses,
+        witness=Witness(sources.token_uses, sources.notes),
         cors=Cors(origins),
-        issuers=frozenset((*clerk.issuer, public_url)),
+        marks=marks_of(settings, public_url),
         own_issuer=public_url,
         system_tokens=SystemTokens(settings.system_tokens),
         replays=own.replays,
         own_origins=compile_origins([public_url.rstrip("/"), *clerk.authorized_parties]),
+        polled=polled(settings),
         upstreams=sources.upstreams,
         assertions=sources.assertions,
         tunnels=home.tunnels,
         live=home.live,
         metrics=home.metrics,
+        usage=sources.usage,
+        limiter=sources.limiter,
+        websockets_each=settings.websocket.max_per_principal,
         clock=time.time,
         lease=Lease(),
     )
 
 
-def _records(home: Home, sources: Sources, own: OwnTokens, reporter_keys: ReporterKeys | None) -> Records:
-    database = sources.database
-
-    def forget_tokens(user_id: str, ended: str | None) -> None:
-        sources.callers.forget_tokens(user_id)
-        if ended is not None:  # of this person: a stranger's id ends nothing
-            home.live.end(user=user_id, token=ended)
-
-    users, organizations = Users(database), Organizations(database)
-    return Records(users, organizations, sources.tokens, forget_tokens, own.ring, own.minter, home.live, reporter_keys)
-
-
-def _ingredients(config: UpstreamSettings) -> object:
-    """What an upstream is made of: its settings, and the authorities in the file they name. Reads it: off the loop."""
-    return config, hashlib.sha256(_contents(config.ca_file)).digest() if config.ca_file is not None else None
-
-
-def _contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # `client_context` says what is wrong with it
-
-
-async def _upstream(name: str, config: UpstreamSettings) -> Upstream:
-    urls = urls_of(config)
-    tls = None
-    if any(url.startswith("https:") for url in urls):
-        tls = await asyncio.to_thread(client_context, config.ca_file, f"upstreams.{name}.ca_file")
-    return Upstream(
-        name,
-        parse_addresses(urls, tls=tls, server_name=config.server_name),
-        connect_timeout_s=config.connect_timeout,
-        response_timeout_s=config.response_timeout,
-        idle_timeout_s=config.idle_timeout,
-        max_connections=config.max_connections,
-        queue_timeout_s=config.queue_timeout,
+def _records(
+    settings: Settings,
+    home: Home,
+    sources: Sources,
+    own: OwnTokens,
+    ended: SessionParts,
+    reporter_keys: ReporterKeys | None,
+    clerk: ClerkWebhooks | None,
+) -> Records:
+    database, revoking = sources.database, sources.revocations
+    return Records(
+        Users(database),
+        Organizations(database),
+        sources.tokens,
+        revoking,
+        own.ring,
+        own.minter,
+        home.live,
+        AuditTrail(database),
+        Cursors(Sealer(master_key(settings), AUDIT_CURSORS)),
+        Memberships(database),
+        Administration(database),
+        sources.arrivals,
+        SignOutEndpoints(sign_outs(settings, database, sources.clerk_api), revoking),
+        reporter_keys,
+        stripe_webhooks(settings, database, home.session, revoking),
+        clerk,
     )

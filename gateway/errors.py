@@ -163,6 +163,12 @@ class ExpiryInvalid(ContentInvalid):
     code = "expiry_invalid"
 
 
+class QueryInvalid(ContentInvalid):
+    """The query of an own endpoint is not what it takes; `faults` point at parameters by their names."""
+
+    code = "query_invalid"
+
+
 class StateConflict(GatewayError):
     """What is asked for does not fit what the records say now."""
 
@@ -181,6 +187,12 @@ class TokenLimit(StateConflict):
     code = "token_limit_reached"
 
 
+class OwnAccountRefused(StateConflict):
+    """An administrator would take their own rights away."""
+
+    code = "own_account"
+
+
 class SecretTaken(GatewayError):
     """There is no secret to reveal (any more)."""
 
@@ -193,6 +205,12 @@ class SignatureInvalid(GatewayError):
     code = "signature_invalid"
 
 
+class WebhookRefused(GatewayError):
+    """A webhook that is not its sender's, not meant for us, too old or too new, or that cannot be read."""
+
+    code = "webhook_refused"
+
+
 class RouteUnknown(GatewayError):
     """No own endpoint and no route: nothing is open by accident. Also: no record of this id that is the caller's."""
 
@@ -203,6 +221,18 @@ class ConnectionUnknown(GatewayError):
     """No websocket of this caller has this id, in this process."""
 
     code = "connection_unknown"
+
+
+class EngineRequestRefused(GatewayError):
+    """A request of Engine.IO that no client of version 4 sends, or that cannot be judged here."""
+
+    code = "socketio_request_refused"
+
+
+class EngineSessionUnknown(GatewayError):
+    """No polling session has this `sid`, in this process."""
+
+    code = "socketio_session_unknown"
 
 
 # Who calls.
@@ -289,6 +319,12 @@ class PolicyDenied(GatewayError):
     """The Actor is known and may not; `reason` names the rule (`policy/decision.py`)."""
 
     code = "forbidden"
+
+
+class PlanMissing(PolicyDenied):
+    """The organization has none of the plans the route demands, or its subscription does not count any more."""
+
+    code = "plan_missing"
 
 
 class ScopeMissing(PolicyDenied):

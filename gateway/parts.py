@@ -16,6 +16,10 @@ T = TypeVar("T")
 _log = structlog.get_logger()
 
 
+class ComposeFailed(Exception):
+    """Settings that are right, and yet cannot be served under now; the text says why, for operators."""
+
+
 class Lease:
     """Counts who waits inside the rooms of one set of settings; entered as a context.
 
@@ -76,14 +80,17 @@ class Parts:
         make: Callable[[], Awaitable[T]],
         close: Callable[[T], Awaitable[None]] | None = None,
     ) -> T:
-        """Take the part of this name over, or make it.
+        """Take the part of this name over, or make it; whoever asks again in the same set is given the same.
 
         Args:
-            name: What it is; once in a set.
+            name: What it is; one in a set.
             key: What it is made of: the old part stays when it was made of the same.
             make: Makes it, ready for use.
             close: Ends it, once nobody holds it.
         """
+        part = self._parts.get(name)
+        if part is not None and part.key == key:
+            return cast(T, part.value)
         part = self._before.get(name)
         if part is None or part.key != key:
             part = _Part(key, await make(), close)

@@ -9,21 +9,13 @@
 Both lanes share all of it. Everything refused is raised (`errors.py`); `problems.py` says how HTTP tells it.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 from gateway.actors.beliefs import Caller
-from gateway.actors.callers import Callers
-from gateway.actors.system_tokens import SystemTokens
 from gateway.answer import Answer
-from gateway.api.endpoints import Endpoint, Endpoints
 from gateway.credentials.find import find_credentials
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind, digest_of
-from gateway.credentials.session_cookie import NO_SESSION_TOKEN, CookieRules
+from gateway.credentials.session_cookie import is_sign_alone
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, arrive
-from gateway.edge.forwarded import ForwardingTrust
-from gateway.edge.handshake import Handshake
 from gateway.errors import (
     CredentialConflict,
     CredentialMissing,
@@ -35,125 +27,22 @@ from gateway.errors import (
     TargetInvalid,
     VerifierUnavailable,
 )
-from gateway.identity.assertion import Assertions
 from gateway.identity.header_set import ANONYMOUS_BLOCK
 from gateway.identity.request_head import request_head
 from gateway.identity.websocket import judge_departing, websocket_tokens_of, without_minted
-from gateway.live.registry import Registry
-from gateway.parts import Lease
-from gateway.policy.cors import Cors
+from gateway.limits.websockets import check_room
 from gateway.policy.cross_site import check_cross_site
 from gateway.policy.decision import decide
-from gateway.policy.routes import Auth, CompiledRoute, RouteTable
+from gateway.policy.routes import Auth, CompiledRoute
 from gateway.policy.websocket_use import check_use
-from gateway.telemetry.metrics import Metrics
-from gateway.upstream.exchange import OutgoingRequest
-from gateway.upstream.pool import Upstream
-from gateway.upstream.tunnel import Tunnels
+from gateway.rooms import Rooms
 from gateway.verify.principal import Principal
-from gateway.verify.replay import ReplayGuard
-from provisioning.token_uses import TokenUses
+from gateway.way import Departure, Way
 
 # Members of an Enum cost eight times a module's constant to read (CPython 3.11).
 _HEADER, _NO_AUTH = Carrier.HEADER, Auth.NONE
-_API_TOKEN, _WEBSOCKET_TOKEN = CredentialKind.API_TOKEN, CredentialKind.WEBSOCKET_TOKEN
-_SYSTEM_TOKEN = CredentialKind.SYSTEM_TOKEN
+_WEBSOCKET_TOKEN, _SYSTEM_TOKEN = CredentialKind.WEBSOCKET_TOKEN, CredentialKind.SYSTEM_TOKEN
 _REPLAYABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What the pipeline walks through; built by `composition.py`, anew at every reload.
-
-    Attributes:
-        hosts: Host names served; empty serves any.
-        issuers: Exact `iss` of the tokens taken here, ours among them.
-        own_issuer: `iss` of the tokens the gateway mints.
-        replays: Uses websocket tokens up; None: each may be used until it expires.
-        own_origins: Origins a cookie credential may come from (`policy/cross_site.py`).
-        token_uses: Told of API tokens in use; they are written elsewhere.
-        clock: Unix seconds.
-        lease: Entered by whoever waits in here for keys or records, so that they are closed after the last alone.
-    """
-
-    hosts: frozenset[str]
-    trust: ForwardingTrust
-    endpoints: Endpoints
-    routes: RouteTable
-    cookie_rules: CookieRules
-    callers: Callers
-    token_uses: TokenUses
-    cors: Cors
-    issuers: frozenset[str]
-    own_issuer: str
-    system_tokens: SystemTokens
-    replays: ReplayGuard | None
-    own_origins: frozenset[bytes]
-    upstreams: Mapping[str, Upstream]
-    assertions: Assertions
-    tunnels: Tunnels
-    live: Registry
-    metrics: Metrics
-    clock: Callable[[], float]
-    lease: Lease
-
-
-class Way:
-    """A judged request and where it leads.
-
-    Attributes:
-        rule: The route, or the rule of the own endpoint: who may pass.
-        endpoint: None for a proxied request.
-        preflight: The answer, when the gateway answers this preflight itself.
-        asks_only: A preflight for the upstream to answer: passes as nobody, whatever the rule.
-        credentials: What was presented of our kinds, the one that counts first; empty for anonymous.
-        caller: Who passed; None for an anonymous request, and before `known` or `resolve` let it pass.
-    """
-
-    __slots__ = ("arrived", "asks_only", "caller", "credentials", "endpoint", "preflight", "rule")
-
-    def __init__(
-        self,
-        arrived: Arrived,
-        rule: CompiledRoute,
-        endpoint: Endpoint | None = None,
-        preflight: Answer | None = None,
-        asks_only: bool = False,
-    ) -> None:
-        self.arrived = arrived
-        self.rule = rule
-        self.endpoint = endpoint
-        self.preflight = preflight
-        self.asks_only = asks_only
-        self.credentials: tuple[Credential, ...] = ()
-        self.caller: Caller | None = None
-
-
-class Departure(OutgoingRequest):
-    """What to send where.
-
-    Attributes:
-        upstream: Where.
-        cors: Field lines for the answer, in case the upstream sends none of its own.
-        handshake: What a 101 is held against; None for a plain request.
-    """
-
-    __slots__ = ("cors", "handshake", "upstream")
-
-    def __init__(
-        self,
-        head: bytes,
-        is_head: bool,
-        replayable: bool,
-        body_follows: bool,
-        upstream: Upstream,
-        cors: bytes,
-        handshake: Handshake | None,
-    ) -> None:
-        super().__init__(head, is_head, replayable, body_follows)
-        self.upstream = upstream
-        self.cors = cors
-        self.handshake = handshake
 
 
 class Pipeline:
@@ -205,24 +94,22 @@ class Pipeline:
             CredentialMalformed: A credential field that cannot be read.
             CredentialConflict: Two good credentials of different people.
             PolicyDenied: Known, and may not.
+            RateLimited: Too many requests.
         """
+        if way.rule.rate_limits and way.quota is None:
+            return self._known_within_limits(way)
         callers, rule, head = self.rooms.callers, way.rule, way.arrived.head
         # Counted here, because a request comes by once; a lane may judge a head and then hand it to the other.
         self.rooms.metrics.claims_dropped += head.fields.claims
         if way.asks_only or rule.auth is _NO_AUTH:
             return self._pass(way, None)
-        digest = _lone_bearer(way.arrived)
-        if digest is not None:
-            seen = way.arrived.incoming.seen
-            caller = callers.known(digest) if seen is None else callers.recalled(seen, digest)
-            if caller is not None:
-                principal = caller.actor.principal
-                if principal.kind in rule.accepts:
-                    if not rule.demands_nothing or principal.pending:
-                        return self._pass(way, caller)
-                    self.rooms.metrics.decided(principal.kind, "allowed", "ok")
-                    way.caller = caller
-                    return True
+        caller = self._recalled(way.arrived)
+        if caller is not None and caller.kind in rule.accepts:
+            if not rule.demands_nothing or caller.pending:
+                return self._pass(way, caller)
+            self.rooms.metrics.decided(caller.kind, "allowed", "ok")
+            way.caller = caller
+            return True
         way.credentials = self._presented(way)
         if not way.credentials:
             return self._pass(way, None)
@@ -247,27 +134,63 @@ class Pipeline:
             CredentialConflict: Two good ones of different people.
             VerifierUnavailable: Keys or records cannot be asked now.
             PolicyDenied: Known, and may not; ActorUnknown likewise.
+            RateLimited: Too many requests, or bad credentials.
         """
-        credentials = way.credentials
+        limiter = self.rooms.limiter
+        if limiter is not None:
+            if way.rule.rate_limits and way.quota is None:
+                await limiter.arrive(way)
+                if not way.credentials and self.known(way):
+                    await limiter.pass_(way)
+                    return
+            limiter.check_guesses(way)
+        await self._ask(way)
+        if limiter is not None:
+            await limiter.pass_(way)
+
+    def _known_within_limits(self, way: Way) -> bool:
+        """Do what `known` does, where limits are asked; False also when Redis must be."""
+        limiter = self.rooms.limiter
+        if limiter is None or limiter.waits:
+            return False
+        limiter.arrive_now(way)
+        if not self.known(way):
+            return False
+        limiter.pass_now(way)
+        return True
+
+    async def _ask(self, way: Way) -> None:
+        refusal: GatewayError
         try:
-            caller = await self._resolve_first(way, credentials[0])
-            if credentials[0].kind is _API_TOKEN and caller.actor.principal.token_id is not None:
-                # Here alone, and not where a token is known: none is known for longer than a use is noted once.
-                self.rooms.token_uses.note(caller.actor.principal.token_id, way.arrived.view.address)
-            for lesser in credentials[1:]:
-                try:
-                    other = await self.rooms.callers.prove(lesser)
-                except (CredentialRejected, VerifierUnavailable):
-                    continue  # a lesser one that is stale or invalid is ignored
-                _check_same_person(caller.actor.principal, other)
-            binding = caller.actor.principal.binding
-            if self.rooms.replays is not None and binding is not None and credentials[0].kind is _WEBSOCKET_TOKEN:
-                await self.rooms.replays.use(binding.token, caller.actor.principal.expires_at)
+            caller = await self._proven(way)
         except GatewayError as error:
-            outcome = "unavailable" if isinstance(error, VerifierUnavailable) else "denied"
-            self.rooms.metrics.decided(credentials[0].kind, outcome, error.reason)
-            raise
-        self._pass(way, caller)
+            refusal = error
+        else:
+            self._pass(way, caller)
+            return
+        # Not inside the handler: compiled, whatever is raised while one waits there takes the exception's place twice.
+        outcome = "unavailable" if isinstance(refusal, VerifierUnavailable) else "denied"
+        self.rooms.metrics.decided(way.credentials[0].kind, outcome, refusal.reason)
+        if self.rooms.limiter is not None and isinstance(refusal, CredentialRejected):
+            await self.rooms.limiter.failed(way, refusal)
+        raise refusal
+
+    async def _proven(self, way: Way) -> Caller:
+        """Say who calls, after asking, and that all credentials agree."""
+        credentials = way.credentials
+        caller = await self._resolve_first(way, credentials[0])
+        self.rooms.witness.resolved(caller, way.arrived, self.rooms.clock())
+        for lesser in credentials[1:]:
+            try:
+                other = await self.rooms.callers.prove(lesser)
+            except (CredentialRejected, VerifierUnavailable):
+                continue  # a lesser one that is stale or invalid is ignored
+            _check_same_person(caller.actor.principal, other)
+        binding = caller.actor.principal.binding
+        by_token = credentials[0].kind is _WEBSOCKET_TOKEN and not way.rule.socketio  # which uses it up itself
+        if self.rooms.replays is not None and binding is not None and by_token:
+            await self.rooms.replays.use(binding.token, caller.actor.principal.expires_at)
+        return caller
 
     def depart(self, way: Way) -> Departure:
         """Build what the upstream receives; the only identity in it is ours.
@@ -276,6 +199,7 @@ class Pipeline:
             HandshakeMalformed: It asks for a websocket, but not as RFC 6455 has it.
             WebsocketVersionUnsupported: In another version.
             StoreUnavailable: There is no key yet to sign the assertion with.
+            WebsocketsExceeded: It would be one websocket too many.
         """
         arrived, rule, rooms, caller = way.arrived, way.rule, self.rooms, way.caller
         head, method, length = arrived.head, arrived.incoming.method, arrived.content_length
@@ -287,10 +211,12 @@ class Pipeline:
             handshake, arrived = judge_departing(arrived, rule, rooms.own_issuer)
             if handshake is not None:
                 assertion += handshake.lines
+                if caller is not None and rooms.websockets_each is not None:
+                    check_room(rooms.live, caller.actor, rooms.websockets_each)
         elif rule.takes_websocket_tokens:
             arrived = without_minted(arrived, rooms.own_issuer)
         upgrades = handshake is not None
-        data = request_head(arrived, rule, identity, assertion, length, rooms.issuers, upgrades=upgrades)
+        data = request_head(arrived, rule, identity, assertion, length, rooms.marks, upgrades=upgrades)
         has_body = head.chunked or bool(length)
         return Departure(
             data,
@@ -300,7 +226,22 @@ class Pipeline:
             rooms.upstreams[rule.upstream],
             self._cors_lines(way) if head.fields.lifted[slots.ORIGIN] is not None else b"",
             handshake,
+            way.quota.lines() if way.quota is not None else b"",
         )
+
+    def _recalled(self, arrived: Arrived) -> Caller | None:
+        """Recall the caller of the ordinary API request: one `Bearer`, and nothing else that could be ours."""
+        fields, seen = arrived.head.fields, arrived.incoming.seen
+        if fields.lifted[slots.API_KEY] is not None or arrived.head.upgrade is not None:
+            return None
+        if fields.lifted[slots.COOKIE] is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
+            return None
+        if seen is not None and seen.bearer is not None:
+            return self.rooms.callers.recalled(seen)
+        authorization = fields.lifted[slots.AUTHORIZATION]
+        if authorization is None or authorization[:7] != b"Bearer ":
+            return None
+        return self.rooms.callers.known(digest_of(_HEADER, authorization[7:]))
 
     async def _resolve_first(self, way: Way, credential: Credential) -> Caller:
         rooms, arrived = self.rooms, way.arrived
@@ -344,7 +285,7 @@ class Pipeline:
         )
         if rule.auth is Auth.OPTIONAL:
             # A sign of a session elsewhere is not a credential: the browser of somebody signed out carries it too.
-            found = tuple(credential for credential in found if credential.refusal != NO_SESSION_TOKEN)
+            found = tuple(credential for credential in found if not is_sign_alone(credential))
         if not found:
             if rule.auth is Auth.REQUIRED:
                 self.rooms.metrics.decided("none", "denied", "credential_missing")
@@ -371,6 +312,7 @@ class Pipeline:
                 decide(caller.actor, rule)
         except GatewayError as error:
             metrics.decided(principal.kind, "denied", error.reason)
+            self.rooms.witness.refused(caller.actor, way.arrived, rule, error)
             raise
         metrics.decided(principal.kind, "allowed", "ok")
         way.caller = caller
@@ -398,21 +340,6 @@ class Pipeline:
             return b""
         fields = self.rooms.cors.fields(way.arrived.fields.lifted[slots.ORIGIN])
         return b"".join(b"%b: %b\r\n" % field for field in fields) if fields is not None else b""
-
-
-def _lone_bearer(arrived: Arrived) -> bytes | None:
-    """The digest of the ordinary API request's token: one `Bearer`, and nothing else that could be ours."""
-    fields, seen = arrived.head.fields, arrived.incoming.seen
-    if fields.lifted[slots.API_KEY] is not None or arrived.head.upgrade is not None:
-        return None
-    if fields.lifted[slots.COOKIE] is not None and any(b"__" in value for value in fields.all(slots.COOKIE)):
-        return None
-    if seen is not None and seen.bearer is not None:
-        return seen.bearer
-    authorization = fields.lifted[slots.AUTHORIZATION]
-    if authorization is None or authorization[:7] != b"Bearer ":
-        return None
-    return digest_of(_HEADER, authorization[7:])
 
 
 def _check_same_person(one: Principal, two: Principal) -> None:

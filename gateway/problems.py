@@ -12,6 +12,8 @@ import orjson
 
 from gateway import errors
 from gateway.answer import NO_SNIFF, NO_STORE, Answer, FieldLine
+from gateway.limits.errors import RateLimited, RateLimiterUnavailable, WebsocketsExceeded
+from gateway.revocation.errors import SessionRevoked
 
 REALM = "actorgate"
 
@@ -55,13 +57,20 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.ContentInvalid: Row(_S.UNPROCESSABLE_ENTITY, "The body is not what this endpoint takes."),
     errors.ScopeUnknown: Row(_S.UNPROCESSABLE_ENTITY, "There is no such scope here."),
     errors.ExpiryInvalid: Row(_S.UNPROCESSABLE_ENTITY, "The token may not end then."),
+    errors.QueryInvalid: Row(_S.BAD_REQUEST, "The query is not what this endpoint takes."),
     errors.StateConflict: Row(_S.CONFLICT, "This does not fit the present state."),
     errors.TokenOver: Row(_S.CONFLICT, "This token was revoked or replaced, or has expired."),
     errors.TokenLimit: Row(_S.CONFLICT, "You have as many tokens as you may have; revoke one first."),
+    errors.OwnAccountRefused: Row(_S.CONFLICT, "You cannot take your own rights away; ask another administrator."),
     errors.SecretTaken: Row(_S.GONE, "There is no secret to reveal: it was revealed already, or its time is over."),
     errors.SignatureInvalid: Row(_S.FORBIDDEN, "The signature of this message is missing or wrong."),
+    errors.WebhookRefused: Row(_S.BAD_REQUEST, "The signature, time or content of this webhook is not taken here."),
     errors.RouteUnknown: Row(_S.NOT_FOUND, "There is nothing here."),
     errors.ConnectionUnknown: Row(_S.NOT_FOUND, "You have no open websocket of this id here; connect anew."),
+    errors.EngineRequestRefused: Row(
+        _S.BAD_REQUEST, "This gateway takes no such Socket.IO request; connect with Engine.IO 4, by websocket alone."
+    ),
+    errors.EngineSessionUnknown: Row(_S.BAD_REQUEST, "There is no Socket.IO session of this id here; connect anew."),
     errors.CredentialMissing: Row(_S.UNAUTHORIZED, "Sign in, or send a credential.", challenge=""),
     errors.CredentialMalformed: Row(
         _S.BAD_REQUEST, "The credential fields of the request are malformed.", challenge="invalid_request"
@@ -75,7 +84,11 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.SessionPending: Row(
         _S.UNAUTHORIZED, "The session has an unfinished task; finish signing in.", challenge="invalid_token"
     ),
+    SessionRevoked: Row(_S.UNAUTHORIZED, "This session was ended; sign in again.", challenge="invalid_token"),
     errors.UserDeleted: Row(_S.UNAUTHORIZED, "This user was deleted.", challenge="invalid_token"),
+    RateLimited: Row(_S.TOO_MANY_REQUESTS, "You may do this again a little later: see Retry-After."),
+    WebsocketsExceeded: Row(_S.TOO_MANY_REQUESTS, "You have as many websockets open as you may have; close one first."),
+    RateLimiterUnavailable: Row(_S.SERVICE_UNAVAILABLE, "Requests cannot be counted now; try again."),
     errors.VerifierUnavailable: Row(_S.SERVICE_UNAVAILABLE, "The credential cannot be checked now; try again."),
     errors.StoreUnavailable: Row(_S.SERVICE_UNAVAILABLE, "Records cannot be read now; try again."),
     errors.ActorUnknown: Row(_S.FORBIDDEN, "This user is not known here."),
@@ -83,6 +96,7 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.OrganizationLeft: Row(_S.FORBIDDEN, "The owner of this token left its organization."),
     errors.OrganizationRequired: Row(_S.FORBIDDEN, "Choose an organization first."),
     errors.PolicyDenied: Row(_S.FORBIDDEN, "You may not do this."),
+    errors.PlanMissing: Row(_S.FORBIDDEN, "Your organization's plan does not include this."),
     errors.ScopeMissing: Row(_S.FORBIDDEN, "The token's scopes do not allow this.", challenge="insufficient_scope"),
     errors.CrossSite: Row(_S.FORBIDDEN, "A signed-in browser may send this only from the application's own site."),
     errors.ImpersonationRefused: Row(_S.FORBIDDEN, "This is not allowed while acting as another user."),
@@ -161,7 +175,7 @@ def _extras(error: BaseException, row: Row) -> list[FieldLine]:
         if isinstance(error, errors.ScopeMissing):
             challenge += f', scope="{" ".join(error.scopes)}"'
         extras.append((b"WWW-Authenticate", challenge.encode("ascii")))
-    if isinstance(error, errors.VerifierUnavailable | errors.UpstreamBusy):
+    if isinstance(error, errors.VerifierUnavailable | errors.UpstreamBusy | RateLimited):
         extras.append((b"Retry-After", b"%d" % max(1, error.retry_after_s)))
     if isinstance(error, errors.MethodRefused):
         extras.append((b"Allow", ", ".join(error.allowed).encode("ascii")))

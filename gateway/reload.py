@@ -15,11 +15,14 @@ from config.model import Settings
 from config.problems import SettingsInvalid
 from config.restart import changed_sections, until_restart
 from config.watch import Source, changes
-from gateway.composition import ComposeFailed, Composition, Home, compose
+from gateway.actors.system_tokens import narrowed
+from gateway.composition import Composition, Home, compose
+from gateway.parts import ComposeFailed
 from gateway.report import failure_text
 from gateway.telemetry.reloads import Outcome, Reloads
 from gateway.tls import renew
 from gateway.upstream.pool import Upstream
+from provisioning.background import end_tasks
 from provisioning.database.migrate import ensure
 from provisioning.errors import ProvisioningError
 
@@ -115,6 +118,8 @@ class Reloader:
         limits = new.settings.websocket
         self.home.tunnels.limit(limits.max_age, limits.idle_timeout)
         self.adopt(new)
+        for name in narrowed(old.settings.system_tokens, new.settings.system_tokens):
+            self.home.live.end(system=name)  # nothing else ends what a system token opened
         kept = set(new.sources.upstreams.values())
         for upstream in old.sources.upstreams.values():
             if upstream not in kept:
@@ -167,9 +172,7 @@ async def reloading(
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks, quietly=True)
 
 
 async def ask_when_stale(source: Source, signalled: asyncio.Event) -> None:

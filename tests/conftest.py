@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 import gateway
 from tests.support.postgres import PostgresPerWorker, PostgresServer
@@ -22,6 +22,8 @@ MAY_BLOCK = (
     ),  # looks for password and certificate files; no other way
     ("provisioning/database/embedded.py", {"_spawn"}),  # a fork belongs on the thread that lives as long as the child
     ("gateway/workers/process.py", {"_spawn"}),  # likewise
+    ("linecache.py", {"updatecache"}),  # lines of a traceback, when something unexpected is logged
+    ("rich/traceback.py", {"_render_stack"}),  # likewise, as these tests print it
     ("provisioning/database/migrate.py", {"_run", "_upgrade"}),  # runs on a loop of its own, in a thread of its own
 )
 
@@ -100,9 +102,11 @@ def redis_url(redis_server: RedisServer) -> Iterator[str]:
 # `make nightly` sets the profile. Tests name their own numbers of examples, which no profile overrules, so each runs
 # more often instead, every time over other examples.
 ROUNDS = 25 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 1
-settings.register_profile("nightly", max_examples=2000, deadline=None, print_blob=True)
-if "HYPOTHESIS_PROFILE" in os.environ:
-    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+# Nothing is judged by how long it took: a busy machine is no finding.
+TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("everyday", TIMELESS, derandomize="CI" in os.environ)
+settings.register_profile("nightly", TIMELESS, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -17,6 +17,7 @@ from config.problems import key_text
 from config.reference import markdown, schema
 from gateway.cli import app
 from gateway.probe import probe
+from provisioning.database.migrate import known_revisions
 from tests.support.settings_files import MASTER_KEY, VALID, write
 
 ROOT = Path(__file__).parent.parent
@@ -176,6 +177,17 @@ def test_migrate_of_a_database_that_does_not_answer_is_one_line_without_its_addr
     assert len(ran.err.splitlines()) == 1
     assert "cannot be asked" in ran.err
     assert "not-to-be-shown" not in ran.err
+
+
+def test_migrate_check_lists_what_is_pending_and_says_when_nothing_is(tmp_path: Path, empty_database_url: str) -> None:
+    path = write(tmp_path, VALID.replace("postgresql://gateway@127.0.0.1/gateway", f"'{empty_database_url}'"))
+
+    before, applied, after = (run("migrate", *how, "-c", str(path)) for how in (("--check",), (), ("--check",)))
+
+    assert (before.code, applied.code, after.code) == (1, 0, 0)
+    assert before.out.splitlines() == [f"pending {revision}" for revision in known_revisions()]
+    assert applied.out.count("applied ") == len(known_revisions())
+    assert after.out == "the schema is up to date\n"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The request's way compiled: taken while it is of these very sources, left alone in every doubt."""
 
+import ast
 import json
 import os
 import shutil
@@ -46,6 +47,15 @@ def test_every_room_to_compile_exists_and_holds_modules() -> None:
 def test_what_is_tested_here_was_compiled_if_it_can_be() -> None:
     # Without a C compiler there is nothing to take; with one, `make test` compiled before it came here.
     assert is_fresh() or shutil.which("cc") is None
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(HERE).as_posix())
+def test_nothing_that_is_compiled_awaits_where_an_exception_is_handled(path: Path) -> None:
+    # What is raised meanwhile takes the exception's place, and mypyc lets go of it twice: that ended the process.
+    handlers = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Try)]
+    parts = [part for node in handlers for part in (*node.handlers, *node.finalbody)]
+
+    assert not [one for part in parts for one in ast.walk(part) if isinstance(one, ast.Await)]
 
 
 def test_fresh_modules_are_taken(copy: Path) -> None:

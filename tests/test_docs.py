@@ -1,5 +1,6 @@
 """The documents say what is so: what they list is compared with the code, and what they point at exists."""
 
+import ast
 import itertools
 import re
 from collections import Counter
@@ -16,6 +17,7 @@ from gateway.dev.printed import welcome
 from gateway.edge import fields
 from gateway.errors import CredentialMissing
 from gateway.problems import INTERNAL, INTERNAL_CODE, TABLE, answer_for
+from provisioning.audit_actions import ACTIONS
 from tests.support.gateway import gateway_under_test, mint_token
 from tests.support.settings_files import MASTER_KEY, write
 from tests.support.wire import bearer
@@ -165,6 +167,33 @@ async def test_readme_lists_every_metric_with_its_labels(database_url: str) -> N
     labels = {match[1]: set(re.findall(r'(\w+)="', match[2] or "")) - {"le"} for match in samples if match is not None}
     assert set(listed) == families
     assert labels.items() <= listed.items()
+
+
+def test_audit_document_lists_every_action_with_its_meaning() -> None:
+    text = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+
+    assert {words(row[0])[0]: row[1] for row in rows(after(text, "<!-- actions:"))} == ACTIONS
+
+
+def test_every_action_of_the_code_is_listed_and_every_listed_one_is_of_the_code() -> None:
+    written = {
+        f"api_token.{word}" if function.id == "told" else word
+        for room in ("gateway", "provisioning")
+        for path in (ROOT / room).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(function := call.func, ast.Name)
+        if function.id in {"Event", "told"}
+        for word in words_in(call.args[0])
+    }
+    # `_with_events` of the reaper, `Login.event` and what webhooks tell pass the word on.
+    passed = {"api_token.expired", "api_token.secret_erased", "user.login", "user.impersonated"}
+    passed |= {"user.banned", "user.unbanned", "membership.created", "membership.role_changed"}
+
+    assert written | passed == set(ACTIONS)
+
+
+def words_in(argument: ast.expr) -> list[str]:
+    return [argument.value] if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else []
 
 
 def test_map_covers_every_module_once_and_names_nothing_else() -> None:

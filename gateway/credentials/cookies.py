@@ -7,6 +7,7 @@ different tokens.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 _OURS = re.compile(rb"(?:__session|__client_uat|__refresh)(?:_[A-Za-z0-9_-]{8})?|__clerk_.*", re.DOTALL)
@@ -43,10 +44,33 @@ def without_clerk(values: Sequence[bytes]) -> bytes | None:
     return b"; ".join(value for value in values if value) or None
 
 
+def without_doubled(values: Sequence[bytes]) -> bytes | None:
+    """Build the cookie string for an upstream that gets Clerk's cookies as well: those that came more than once stay.
+
+    Which of them counts, parsers differ on: the upstream could read another person's than was verified here.
+
+    Returns:
+        One field value, or None when nothing is left and no Cookie field should be sent.
+    """
+    if any(b"__" in value for value in values):
+        times = Counter(_name(pair) for pair in _pairs(values))
+        doubled = {name for name, count in times.items() if count > 1 and _OURS.fullmatch(name)}
+        if doubled:
+            values = [_without(value, doubled) for value in values]
+    return b"; ".join(value for value in values if value) or None
+
+
 def _without_ours(value: bytes) -> bytes:
-    # A pair without `=` goes too when its text is a name of ours: parsers differ on which half that is.
-    kept = [pair for pair in value.split(b";") if not _OURS.fullmatch(pair.partition(b"=")[0].strip())]
-    return b";".join(kept).strip(b" \t;")
+    return b";".join([pair for pair in value.split(b";") if not _OURS.fullmatch(_name(pair))]).strip(b" \t;")
+
+
+def _without(value: bytes, names: Collection[bytes]) -> bytes:
+    return b";".join([pair for pair in value.split(b";") if _name(pair) not in names]).strip(b" \t;")
+
+
+def _name(pair: bytes) -> bytes:
+    # Of a pair without `=` it is the text: parsers differ on which half that is.
+    return pair.partition(b"=")[0].strip()
 
 
 def _pairs(values: Sequence[bytes]) -> Iterator[bytes]:

@@ -6,12 +6,13 @@ one list.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gateway.credentials.jwt_text import MAX_TOKEN_CHARS, parse_jwt
+from gateway.credentials.jwt_text import MAX_TOKEN_CHARS, UnverifiedJwt, parse_jwt
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind
+from gateway.credentials.machine import jwt_kind, opaque_kind
 from gateway.credentials.session_cookie import CookieRules, find_session_cookie
-from gateway.credentials.websocket import names_issuer
 from gateway.errors import CredentialMalformed, CredentialRejected
 
 _BLANKS = b" \t"
@@ -20,9 +21,24 @@ _BLANKS = b" \t"
 _BEARER = re.compile(rb"bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
 # token68 of RFC 9110 §11.2, but `=` anywhere: padding inside a token is for the decoder to refuse.
 _TOKEN68 = re.compile(rb"[A-Za-z0-9._~+/=-]+")
+# Whatever else stands in a value, tokens are made of these: another reader may cut it where we would not.
+_WORD = re.compile(rb"[A-Za-z0-9._-]+")
 _API_TOKEN, _SYSTEM_TOKEN = b"agt_", b"ags_"
 AUDIENCES = {"websocket": CredentialKind.WEBSOCKET_TOKEN, "agent": CredentialKind.AGENT_TOKEN}
 """Kinds of token the gateway mints, by their `aud`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What tokens of ours are known by where none is read, beside `agt_…` and `ags_…`.
+
+    Attributes:
+        issuers: Exact `iss` of our sessions and of what the gateway mints.
+        prefixes: Of Clerk's opaque machine tokens, if some route takes them; else they are the application's.
+    """
+
+    issuers: frozenset[str]
+    prefixes: tuple[bytes, ...] = ()
 
 
 def find_credentials(
@@ -79,25 +95,29 @@ def api_key_is_ours(value: bytes) -> bool:
     return value.strip(_BLANKS).startswith(_API_TOKEN)
 
 
-def may_pass(value: bytes, issuers: Collection[str]) -> bool:
+def may_pass(value: bytes, marks: Marks) -> bool:
     """Tell whether a field value a route does not read may go up: no token of ours is in it, whoever signed it.
 
-    Ours are `agt_…`, `ags_…`, and JWTs that name an issuer of ours or cannot be read. What another issuer signed
-    belongs to the application.
+    Ours are `agt_…`, `ags_…`, what bears a mark, and JWTs that cannot be read. What another issuer signed belongs to
+    the application.
 
     Args:
         value: Of Authorization, with its scheme if it has one, or of X-API-Key.
-        issuers: Exact `iss` of our sessions.
+        marks: Of tokens that are taken here.
     """
-    token = value.strip(_BLANKS).rpartition(b" ")[2]
-    if token.startswith((_API_TOKEN, _SYSTEM_TOKEN)):
-        return False
-    if token.count(b".") != 2 or not token.startswith(b"ey"):  # base64url of `{"`
+    words: list[bytes] = _WORD.findall(value)
+    return not any(_is_ours(word, marks) for word in words)
+
+
+def _is_ours(token: bytes, marks: Marks) -> bool:
+    if token.startswith((_API_TOKEN, _SYSTEM_TOKEN, *marks.prefixes)):
         return True
-    try:
-        return parse_jwt(token.decode("latin-1")).payload.get("iss") not in issuers
-    except CredentialRejected:
+    if not _looks_like_jwt(token):
         return False
+    try:
+        return parse_jwt(token.decode("latin-1")).payload.get("iss") in marks.issuers
+    except CredentialRejected:
+        return True
 
 
 def _bearer_token(value: bytes) -> bytes:
@@ -122,13 +142,12 @@ def _classified(token: bytes, own_issuer: str) -> Credential:
     Raises:
         CredentialMalformed: Characters no token has.
     """
-    kind = CredentialKind.SESSION
     if token.startswith(_API_TOKEN):
         kind = CredentialKind.API_TOKEN
     elif token.startswith(_SYSTEM_TOKEN):
         kind = CredentialKind.SYSTEM_TOKEN
-    elif own_issuer and names_issuer(token, own_issuer):
-        kind = _minted_kind(token)
+    else:
+        kind = opaque_kind(token) or _jwt_kind(token, own_issuer)
     if len(token) > MAX_TOKEN_CHARS:
         return Credential(kind, Carrier.HEADER, "", "token-too-long")
     if _TOKEN68.fullmatch(token) is None:
@@ -136,10 +155,27 @@ def _classified(token: bytes, own_issuer: str) -> Credential:
     return Credential(kind, Carrier.HEADER, token.decode("ascii"))
 
 
-def _minted_kind(token: bytes) -> CredentialKind:
+def _looks_like_jwt(token: bytes) -> bool:
+    return token.startswith(b"ey") and token.count(b".") == 2  # base64url of `{"`
+
+
+def _jwt_kind(token: bytes, own_issuer: str) -> CredentialKind:
+    """Say by its own words what a JWT is; what is none, or cannot be read, is a session."""
+    if not _looks_like_jwt(token):
+        return CredentialKind.SESSION
+    try:
+        parsed = parse_jwt(token.decode("latin-1"))
+    except CredentialRejected:
+        return CredentialKind.SESSION
+    if own_issuer and parsed.payload.get("iss") == own_issuer:
+        return _minted_kind(parsed)
+    return jwt_kind(parsed)
+
+
+def _minted_kind(token: UnverifiedJwt) -> CredentialKind:
     """Say by its `aud` which kind a token of ours claims to be; an assertion for an upstream is no credential.
 
     A session is what it then counts as, and no session is signed as our tokens are.
     """
-    audience = parse_jwt(token.decode("latin-1")).payload.get("aud")
+    audience = token.payload.get("aud")
     return AUDIENCES.get(audience, CredentialKind.SESSION) if isinstance(audience, str) else CredentialKind.SESSION

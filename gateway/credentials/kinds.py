@@ -13,6 +13,9 @@ class CredentialKind(StrEnum):
     WEBSOCKET_TOKEN = "websocket_token"
     AGENT_TOKEN = "agent_token"
     SYSTEM_TOKEN = "system_token"
+    CLERK_API_KEY = "clerk_api_key"
+    CLERK_OAUTH = "clerk_oauth"
+    CLERK_M2M = "clerk_m2m"
 
     __hash__ = str.__hash__  # Enum's own is a Python function, and keys are made of these on the hot path
 
@@ -24,6 +27,7 @@ class Carrier(StrEnum):
     COOKIE = "cookie"
     QUERY = "query"
     SUBPROTOCOL = "subprotocol"
+    PACKET = "packet"
 
     __hash__ = str.__hash__
 
@@ -64,4 +68,5 @@ _PREFIXES = {  # no token holds a NUL
     Carrier.COOKIE: b"cookie\0",
     Carrier.QUERY: b"query\0",
     Carrier.SUBPROTOCOL: b"subprotocol\0",
+    Carrier.PACKET: b"packet\0",
 }

@@ -20,8 +20,8 @@ from gateway.errors import CredentialRejected
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _LEADING_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,20})", re.ASCII)
-NO_SESSION_TOKEN = "client-uat-but-no-session-token"
-"""Clerk's reason when `__client_uat` says that somebody is signed in, and no session cookie is there."""
+_NO_SESSION_TOKEN = "client-uat-but-no-session-token"
+_NO_DEV_BROWSER = "dev-browser-missing"
 _ISSUER_CHARS = 256
 _NAMES = (b"__session", b"__client_uat", b"__clerk_db_jwt")
 
@@ -95,14 +95,19 @@ def find_session_cookie(values: Sequence[bytes], rules: CookieRules, now: float)
     return Credential(CredentialKind.SESSION, Carrier.COOKIE, chosen.session, refusal)
 
 
+def is_sign_alone(credential: Credential) -> bool:
+    """Tell whether there is no session token, but only `__client_uat`, which says that somebody is signed in."""
+    return not credential.token and credential.refusal in (_NO_SESSION_TOKEN, _NO_DEV_BROWSER)
+
+
 def _refusal(cookies: _Cookies, client_uat: int, rules: CookieRules) -> str | None:
     """Say why the cookies sign nobody in, before any signature; None when the token decides."""
     if rules.development and not cookies.dev_browser:
-        return "dev-browser-missing"
+        return _NO_DEV_BROWSER
     if client_uat == 0:
         return "session-token-but-no-client-uat"
     if not cookies.session:
-        return NO_SESSION_TOKEN
+        return _NO_SESSION_TOKEN
     issued_at = cookies.claims.get("iat")
     if isinstance(issued_at, int | float) and issued_at < client_uat:
         return "session-token-iat-before-client-uat"

@@ -45,11 +45,11 @@ def find_websocket_tokens(query: bytes, fields: Iterable[Field]) -> tuple[Creden
     if marks:
         if len(marks) > 1 or marks[0] + 1 == len(items):
             raise CredentialMalformed("subprotocol_malformed")
-        found.append(_credential(Carrier.SUBPROTOCOL, items[marks[0] + 1]))
+        found.append(websocket_credential(Carrier.SUBPROTOCOL, items[marks[0] + 1]))
     values = [value for value in map(_token_of, query[1:].split(b"&")) if value]
     if len(values) > 1:
         raise CredentialMalformed("websocket_token_doubled")
-    found += [_credential(Carrier.QUERY, value) for value in values]
+    found += [websocket_credential(Carrier.QUERY, value) for value in values]
     return tuple(found)
 
 
@@ -155,8 +155,12 @@ def _token_of(part: bytes) -> bytes | None:
     return unquote_to_bytes(value)
 
 
-def _credential(carrier: Carrier, token: bytes) -> Credential:
-    """Whatever stands there is judged as a websocket token: no session comes from a URL."""
+def websocket_credential(carrier: Carrier, token: bytes) -> Credential:
+    """Whatever stands there is judged as a websocket token: no session comes from a URL.
+
+    Raises:
+        CredentialMalformed: Characters no token has.
+    """
     if len(token) > MAX_TOKEN_CHARS:
         return Credential(CredentialKind.WEBSOCKET_TOKEN, carrier, "", "token-too-long")
     if _SPELLING.fullmatch(token) is None:

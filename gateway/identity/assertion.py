@@ -7,9 +7,10 @@ its life. A request on the hot path pays for a look-up and a comparison with the
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,6 +18,7 @@ from cachebox import LRUCache
 
 from gateway.actors.actor import Actor
 from gateway.errors import StoreUnavailable
+from gateway.flags.provider import Json
 from gateway.identity.header_set import VALUE_CAP
 from provisioning.errors import RingEmpty
 from provisioning.key_ring import KeyRing
@@ -73,42 +75,66 @@ class Assertions:
         Raises:
             StoreUnavailable: There is no key to sign with yet.
         """
-        known = caller.assertions.get(upstream)
         if (
-            known is not None
-            and known.good_from <= self._clock() < known.good_until
-            and known.generation == self._ring.generation
+            caller.asserted_to == upstream
+            and caller.asserted_at <= self._clock() < caller.asserted_until
+            and caller.asserted_by == self._ring.generation
         ):
-            return known.line
-        known = self._assertion(caller, upstream)
-        caller.assertions[upstream] = known
-        return known.line
+            return caller.assertion
+        return self._other(caller, upstream).line
 
-    def _assertion(self, caller: "Caller", upstream: str) -> Assertion:
-        now, generation = self._clock(), self._ring.generation
+    def _other(self, caller: "Caller", upstream: str) -> Assertion:
+        """Find or make another one than the last."""
+        now = self._clock()
+        known = caller.assertions.get(upstream)
+        if known is None or not self._is_good(known, now):
+            known = self._assertion(caller, upstream, now)
+        if caller.asserted_to not in (None, upstream):
+            caller.assertions[upstream] = known
+        caller.asserted_to, caller.assertion, caller.asserted_by = upstream, known.line, known.generation
+        caller.asserted_at, caller.asserted_until = known.good_from, known.good_until
+        return known
+
+    def _is_good(self, known: Assertion, now: float) -> bool:
+        return known.good_from <= now < known.good_until and known.generation == self._ring.generation
+
+    def _assertion(self, caller: "Caller", upstream: str, now: float) -> Assertion:
         if upstream not in self._upstreams:
-            return Assertion(NO_ASSERTION, -inf, inf, generation)
-        # Who has the same identity set is the same Actor, whatever token they came with.
-        key = hashlib.sha256(b"%b\n%b" % (upstream.encode(), caller.identity)).digest()
+            return Assertion(NO_ASSERTION, -inf, inf, self._ring.generation)
+        # Who has the same identity set is the same Actor, whatever token they came with; but who is no user has no id
+        # in it, and is told apart by their subject.
+        nobody = "" if caller.actor.user_id else caller.actor.principal.subject
+        parts = (upstream.encode(), nobody.encode(), caller.identity, caller.told.digest)
+        key = hashlib.sha256(b"%b\n%b\n%b\n%b" % parts).digest()
         known: Assertion | None = self._made.get(key)
-        if known is None or not known.good_from <= now < known.good_until or known.generation != generation:
-            known = Assertion(self._signed(caller.actor, upstream, int(now)), int(now), now + _USED_FOR_S, generation)
+        if known is None or not self._is_good(known, now):
+            generation = self._ring.generation
+            known = Assertion(self._signed(caller, upstream, int(now)), int(now), now + _USED_FOR_S, generation)
             self._made.insert(key, known)
         return known
 
-    def _signed(self, actor: Actor, upstream: str, now: int) -> bytes:
-        claims = claims_of(actor, self._ring.issuer, upstream, now, secrets.token_urlsafe(16))
-        try:
-            token = self._ring.sign(claims)
-        except RingEmpty as error:
-            raise StoreUnavailable(error.reason) from error
+    def _signed(self, caller: "Caller", upstream: str, now: int) -> bytes:
+        actor, flags = caller.actor, caller.told.upstream
+        token = self._token(actor, upstream, now, flags)
+        if len(token) > VALUE_CAP and flags:  # nobody loses their identity for a flag
+            _log.warning("flags find no room in the assertion", upstream=upstream, actor_id=actor.user_id)
+            token = self._token(actor, upstream, now, {})
         if len(token) > VALUE_CAP:  # servers refuse heads that hold such a line
             _log.warning("assertion too long, left empty", upstream=upstream, actor_id=actor.user_id, bytes=len(token))
             return NO_ASSERTION
         return b"X-Actor-Assertion: %b\r\n" % token.encode("ascii")
 
+    def _token(self, actor: Actor, upstream: str, now: int, flags: Mapping[str, Json]) -> str:
+        claims = claims_of(actor, self._ring.issuer, upstream, now, secrets.token_urlsafe(16), flags)
+        try:
+            return self._ring.sign(claims)
+        except RingEmpty as error:
+            raise StoreUnavailable(error.reason) from error
 
-def claims_of(actor: Actor, issuer: str, audience: str, now: int, token_id: str) -> dict[str, object]:
+
+def claims_of(
+    actor: Actor, issuer: str, audience: str, now: int, token_id: str, flags: Mapping[str, Json] = MappingProxyType({})
+) -> dict[str, object]:
     """Tell the identity header set as claims. Pure.
 
     Args:
@@ -117,6 +143,7 @@ def claims_of(actor: Actor, issuer: str, audience: str, now: int, token_id: str)
         audience: The upstream's name.
         now: Unix seconds.
         token_id: `jti`: of this one alone.
+        flags: Those that upstreams are told.
     """
     principal = actor.principal
     claims: dict[str, object] = {
@@ -136,8 +163,8 @@ def claims_of(actor: Actor, issuer: str, audience: str, now: int, token_id: str)
             "role": actor.organization_role,
             "permissions": list(actor.organization_permissions),
         },
-        "plan": None,
-        "flags": {},
+        "plan": actor.plan or None,
+        "flags": dict(flags),
     }
     if principal.impersonator is not None:
         claims["act"] = {"sub": principal.impersonator.subject}  # RFC 8693 §4.1

@@ -27,12 +27,19 @@ def field_value(text: str) -> bytes:
 _NAMES, _ASSERTION = IDENTITY_NAMES[:-1], IDENTITY_NAMES[-1]
 
 
-def _block(values: dict[bytes, str]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % (name, field_value(values.get(name, ""))) for name in _NAMES)
+def _block(values: dict[bytes, str], flags: bytes = b"") -> bytes:
+    written = {name: field_value(values.get(name, "")) for name in _NAMES}
+    written[b"X-Feature-Flags"] = flags  # has a grammar of its own
+    return b"".join(b"%b: %b\r\n" % line for line in written.items())
 
 
-def identity_block(actor: Actor) -> bytes:
-    """The whole set for one Actor but the assertion, CRLF after each line; unknown values are empty."""
+def identity_block(actor: Actor, flags: bytes = b"") -> bytes:
+    """The whole set for one Actor but the assertion, CRLF after each line; unknown values are empty.
+
+    Args:
+        actor: Who calls.
+        flags: The value of `X-Feature-Flags` (`flags/dictionary.py`).
+    """
     principal = actor.principal
     scopes = "*" if principal.scopes is None else " ".join(principal.scopes)
     return _block(
@@ -47,7 +54,10 @@ def identity_block(actor: Actor) -> bytes:
             b"X-Organization-Id": actor.organization_id,
             b"X-Organization-Role": actor.organization_role,
             b"X-Organization-Permissions": " ".join(actor.organization_permissions),
-        }
+            b"X-Subscription-Status": actor.subscription_status,
+            b"X-Subscription-Plan": actor.plan,
+        },
+        flags,
     )
 
 

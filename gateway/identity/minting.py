@@ -18,6 +18,7 @@ from gateway.errors import VerifierUnavailable
 from gateway.verify.minted import AUDIENCE, Ring
 from provisioning.errors import RingEmpty
 from provisioning.records import Role
+from provisioning.token_rules import held
 
 MINT_SCOPE = "tokens:mint"
 """What an API token needs to get tokens minted."""
@@ -114,7 +115,7 @@ class Minter:
         """
         if not may_mint(caller):
             return None
-        actor, principal, now = caller.actor, caller.actor.principal, int(self._clock())
+        principal, now = caller.actor.principal, int(self._clock())
         expires_at = int(now + self._lives_s[kind])
         if principal.kind is CredentialKind.API_TOKEN:  # a session outlives each of its tokens, an API token is one
             expires_at = int(min(expires_at, principal.expires_at))
@@ -127,10 +128,9 @@ class Minter:
             "exp": expires_at,
             "jti": token_urlsafe(16),
             "token_use": str(kind),
-            "role": str(Role.USER if kind is CredentialKind.AGENT_TOKEN else actor.role),
             "path": path,
             "origin": origin,
-            **_claims_of(caller),
+            **_claims_of(kind, caller),
         }
         try:
             token = self._ring.sign({name: value for name, value in claims.items() if value is not None})
@@ -139,16 +139,19 @@ class Minter:
         return Minted(token, expires_at)
 
 
-def _claims_of(caller: Caller) -> dict[str, object]:
-    """What a caller's credential proved, and who we know them as."""
+def _claims_of(kind: CredentialKind, caller: Caller) -> dict[str, object]:
+    """What a caller's credential proved, and who we know them as; an agent is nobody's administrator."""
     actor, principal = caller.actor, caller.actor.principal
+    role = Role.USER if kind is CredentialKind.AGENT_TOKEN else actor.role
     organization = principal.organization
     return {
         "sub": actor.user_id,
+        "role": str(role),
         "auth": str(principal.kind),
         "sid": principal.session_id,
+        "session_iat": principal.issued_at,  # a person may be signed out up to a moment; this is as old as its session
         "token_id": principal.token_id,
-        "scopes": None if principal.scopes is None else list(principal.scopes),
+        "scopes": None if principal.scopes is None else list(held(principal.scopes, role)),
         "org": {
             "id": actor.organization_id,
             "role": actor.organization_role,

@@ -1,9 +1,7 @@
 """The head the upstream receives: what passes of the client's, the identity set, forwarding, trace, framing. Pure."""
 
-from collections.abc import Collection
-
-from gateway.credentials.cookies import without_clerk
-from gateway.credentials.find import authorization_is_ours, may_pass
+from gateway.credentials.cookies import without_clerk, without_doubled
+from gateway.credentials.find import Marks, authorization_is_ours, may_pass
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, trace_lines
 from gateway.policy.routes import Auth, CompiledRoute
@@ -17,7 +15,7 @@ def request_head(
     identity: bytes,
     assertion: bytes,
     length: int | None,
-    issuers: Collection[str],
+    marks: Marks,
     *,
     upgrades: bool,
 ) -> bytes:
@@ -29,13 +27,13 @@ def request_head(
         identity: The identity header set (`header_set.py`), CRLF after each line; the only identity in the head, with
         assertion: the same signed (`assertion.py`); empty where the block says that there is none.
         length: Bytes of the body, None when chunked or absent.
-        issuers: Exact `iss` of our sessions.
+        marks: What tokens of ours are known by.
         upgrades: It asks for a websocket.
     """
     incoming, head, raw = arrived.incoming, arrived.head, arrived.target.raw
     lifted, own_lines = head.fields.lifted, b""
     if lifted[slots.API_KEY] is not None or lifted[slots.COOKIE] is not None or rule.authorization_may_pass:
-        own_lines = _kept_credentials(arrived, rule, issuers)
+        own_lines = _kept_credentials(arrived, rule, marks)
     if head.chunked:
         own_lines += b"Transfer-Encoding: chunked\r\n"
     elif length is not None:
@@ -63,22 +61,22 @@ def request_head(
     )
 
 
-def _kept_credentials(arrived: Arrived, rule: CompiledRoute, issuers: Collection[str]) -> bytes:
+def _kept_credentials(arrived: Arrived, rule: CompiledRoute, marks: Marks) -> bytes:
     """Lines for what is the application's; credentials of our kinds stay here unless the route forwards them."""
     fields, authorization = arrived.fields, arrived.authorization
     lines = []
     if authorization is not None and (
         rule.forward_credentials
         or (rule.auth is _OPTIONAL and not authorization_is_ours(authorization))
-        or (rule.auth is _NONE and may_pass(authorization, issuers))
+        or (rule.auth is _NONE and may_pass(authorization, marks))
     ):
         lines += [b"Authorization: ", authorization, b"\r\n"]
     api_key = fields.lifted[slots.API_KEY]
-    if api_key is not None and (rule.forward_credentials or may_pass(api_key, issuers)):
+    if api_key is not None and (rule.forward_credentials or may_pass(api_key, marks)):
         lines += [b"X-API-Key: ", api_key, b"\r\n"]
     cookies = fields.all(slots.COOKIE)
     if cookies:
-        cookie = b"; ".join(cookies) if rule.forward_credentials else without_clerk(cookies)
+        cookie = without_doubled(cookies) if rule.forward_credentials else without_clerk(cookies)
         if cookie:
             lines += [b"Cookie: ", cookie, b"\r\n"]
     return b"".join(lines)

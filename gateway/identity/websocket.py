@@ -55,7 +55,7 @@ def judge_departing(arrived: Arrived, rule: CompiledRoute, own_issuer: str) -> t
         if handshake is None:
             return None, without_minted(arrived, own_issuer)
         mark = offers_mark_alone(arrived.incoming.fields)
-        arrived = _without_token(arrived)
+        arrived = without_websocket_token(arrived)
         handshake = judge_handshake(arrived)
     if handshake is None:
         return None, arrived
@@ -73,14 +73,15 @@ def without_minted(arrived: Arrived, own_issuer: str) -> Arrived:
     """
     head, target = arrived.head, arrived.target
     if b"token=" in head.passing and b"eferer: " in head.passing:
-        passing = [_plain_referer(field, own_issuer) for field in _fields_of(head)]
-        head = _with_passing(head, passing)
+        passing = [_plain_referer(field, own_issuer) for field in passing_fields(head)]
+        head = with_passing(head, passing)
     if target.query:
         target = _with_query(target, without_token(target.query, lambda token: names_issuer(token, own_issuer)))
     return Arrived(arrived.incoming, head, target, arrived.view)
 
 
-def _without_token(arrived: Arrived) -> Arrived:
+def without_websocket_token(arrived: Arrived) -> Arrived:
+    """Take out whatever stands where a token does, in the target, `Referer` and the subprotocols."""
     incoming, target = arrived.incoming, arrived.target
     new_incoming = Incoming(
         incoming.method,
@@ -94,7 +95,7 @@ def _without_token(arrived: Arrived) -> Arrived:
     )
     new_incoming.seen, new_incoming.section = incoming.seen, incoming.section
     new_incoming.traceparent = incoming.traceparent
-    new_head = _with_passing(arrived.head, without_tokens(_fields_of(arrived.head)))
+    new_head = with_passing(arrived.head, without_tokens(passing_fields(arrived.head)))
     return Arrived(new_incoming, new_head, _with_query(target, without_token(target.query)), arrived.view)
 
 
@@ -110,7 +111,8 @@ def _with_query(target: Target, query: bytes) -> Target:
     return Target(raw, target.path, query, target.has_encoded_slash, target.has_encoded_percent)
 
 
-def _with_passing(head: Head, fields: list[Field]) -> Head:
+def with_passing(head: Head, fields: list[Field]) -> Head:
+    """The same head with other lines for the upstream."""
     return Head(
         head.received,
         head.fields,
@@ -127,7 +129,7 @@ def _with_passing(head: Head, fields: list[Field]) -> Head:
     )
 
 
-def _fields_of(head: Head) -> list[Field]:
+def passing_fields(head: Head) -> list[Field]:
     """The lines that pass, taken apart so that they can be written as they were."""
     lines = head.passing.split(b"\r\n")[:-1]
     return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]

@@ -45,6 +45,9 @@ class Lane(Protocol):
     def drain(self) -> None:
         """Let every answer from now on end its connection."""
 
+    def end_expired(self) -> None:
+        """Cut the streams whose tokens are over."""
+
 
 class LaneServer(web.Server):
     """aiohttp's low-level server with connections of our own making."""
@@ -68,10 +71,11 @@ class LaneServer(web.Server):
         self._head_timeout_s = limits.head_timeout
 
     def _sweep(self) -> None:
-        """Judge the heads of all connections with one timer."""
+        """Judge the heads of all connections, and streams whose tokens are over, with one timer."""
         now = self._loop.time()
         for connection in self.connections:
             cast(LaneConnection, connection).check_head(now, self._head_timeout_s)
+        self._lane.end_expired()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
     def pre_shutdown(self) -> None:
@@ -256,6 +260,13 @@ class LaneConnection(web.RequestHandler):
     @property
     def _idle(self) -> bool:
         return not self._messages and self._waiter is not None and not self._waiter.done()
+
+    def _process_keepalive(self) -> None:
+        """Close what is idle for too long; a head that began has a deadline of its own, and an answer after it."""
+        if self._head_since is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = None  # armed again behind the next answer
 
     def end_when_idle(self) -> None:
         """Close unless a request is here or under way, or on its way from a client that was just accepted."""

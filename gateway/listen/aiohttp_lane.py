@@ -6,28 +6,47 @@ bytes on the connection's transport, so that both lanes answer alike.
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from typing import cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
 
 from config.model import Limits
+from gateway.actors.actor import Actor
+from gateway.actors.beliefs import Caller
 from gateway.answer import Answer
 from gateway.api.endpoints import Call, Endpoint
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
-from gateway.errors import ContentTooLarge, HeadTimedOut, HeadTooLarge, RequestMalformed, UpstreamError
+from gateway.errors import (
+    ContentTooLarge,
+    CredentialRejected,
+    GatewayError,
+    HeadTimedOut,
+    HeadTooLarge,
+    PolicyDenied,
+    RequestMalformed,
+    TargetInvalid,
+    UpstreamError,
+)
 from gateway.listen.aiohttp_connection import LaneConnection
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
+from gateway.listen.socketio_lane import Escort, SocketIoLane
 from gateway.listen.written import Wake, Written
-from gateway.live.registry import Live
-from gateway.pipeline import Departure, Pipeline, Way
+from gateway.live.registry import GRACE_S, Live, has_expired
+from gateway.pipeline import Pipeline
+from gateway.socketio.requests import read_engine_request
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.upgrade import Upgrade
+from gateway.way import Departure, Way
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NO_VERSION, _VERSION = "Expected HTTP/", " HTTP/1."
+"""What the parser says of a target with a blank in it, for it reads the rest as the version; and that one follows."""
 
 
 class AiohttpLane:
@@ -40,9 +59,16 @@ class AiohttpLane:
         self._scheme = scheme
         self._metrics = pipeline.rooms.metrics
         self._draining = False
-        self._relays: set[Relay] = set()
+        self._relays: dict[Relay, tuple[Exchange, Caller | None]] = {}
+        pipeline.rooms.live.watch(self)
         self._kept = Written(keep_alive=True)
         self._closed = Written(keep_alive=False)
+        self.socketio = SocketIoLane(self, lambda: self._limits.head_timeout)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """In force now."""
+        return self._pipeline
 
     def adopt(self, pipeline: Pipeline, refusals: Refusals, limits: Limits) -> None:
         """Serve every request from now on with these; those under way keep what they began with."""
@@ -60,9 +86,9 @@ class AiohttpLane:
             arrived = pipeline.arrive(incoming)
             way = pipeline.direct(arrived)
             status, keep_alive = await self._answer(request, way, pipeline)
-        except (asyncio.CancelledError, ConnectionError):
-            raise  # the client is gone; aiohttp cleans up
         except Exception as error:  # noqa: BLE001 - the outer edge: nothing may escape unanswered
+            if request.transport is None:
+                return self._closed  # the client is gone, whatever went wrong then
             answer = self._refusals.answer(error, incoming, arrived, way)
             status, keep_alive = answer.status, self._write(request, answer, incoming, arrived)
         label = way.rule.name if way is not None else NO_ROUTE
@@ -70,7 +96,8 @@ class AiohttpLane:
         if request.protocol.writing_paused:
             # The next request of this connection waits until the client took this answer: whoever pipelines
             # requests and reads nothing fills no memory.
-            await request.writer.drain()
+            with suppress(ConnectionError):  # the client may go without having taken it
+                await request.writer.drain()
         return self._kept if keep_alive else self._closed
 
     def drain(self) -> None:
@@ -80,11 +107,33 @@ class AiohttpLane:
             if not relay.started:
                 relay.keep_alive = False
 
+    def end_exchanges(self, fits: Callable[[Actor], bool], after_s: float) -> None:
+        """Cut requests of actors that fit which are still under way after some seconds."""
+        for relay, (exchange, caller) in self._relays.items():
+            if caller is not None and fits(caller.actor):
+                asyncio.get_running_loop().call_later(
+                    after_s, _cut, exchange, relay, CredentialRejected("caller_ended")
+                )
+
+    def end_expired(self) -> None:
+        """Cut the streams whose tokens are over."""
+        for relay, (exchange, caller) in tuple(self._relays.items()):
+            if caller is not None and relay.streams and has_expired(caller.actor.principal):
+                _cut(exchange, relay, CredentialRejected("caller_ended"))
+
     def refuse_unread(self, request: web.BaseRequest, error: BaseException | None) -> web.StreamResponse:
-        """Answer bytes that are no request; what the parser said of them stays with us (L01)."""
+        """Answer bytes that are no request; what the parser said of them stays with us (L01).
+
+        aiohttp asks for this too when a handler failed, which is not the client's fault and must not be called that.
+        """
         incoming = Incoming("", b"", (), _peer(request), self._scheme, new_request_id())
-        too_large = isinstance(error, LineTooLong) or "Too many headers" in str(error)
-        refusal = HeadTooLarge() if too_large else RequestMalformed("grammar")
+        refusal: Exception = RequestMalformed("grammar")
+        if not isinstance(error, HttpProcessingError):
+            refusal = error if isinstance(error, Exception) else TimeoutError()
+        elif isinstance(error, LineTooLong) or "Too many headers" in str(error):
+            refusal = HeadTooLarge()
+        elif isinstance(error, InvalidURLError) or (_NO_VERSION in str(error) and _VERSION in str(error)):
+            refusal = TargetInvalid("target_malformed")
         answer = self._refusals.answer(refusal, incoming, None, None)
         self._write(request, answer, incoming, None)
         self._metrics.answered(NO_ROUTE, "", answer.status, 0.0)
@@ -101,41 +150,90 @@ class AiohttpLane:
         arrived = way.arrived
         if way.preflight is not None:
             return way.preflight.status, self._write(request, way.preflight, arrived.incoming, arrived)
+        if way.rule.socketio and not way.asks_only and (engine := read_engine_request(arrived)) is not None:
+            return await self.socketio.answer(request, way, engine)
+        since = pipeline.rooms.live.ends
         with pipeline.rooms.lease:
             if not pipeline.known(way):
                 await pipeline.resolve(way)
             if way.endpoint is not None:
                 answer = await self._own(request, way, way.endpoint)
                 return answer.status, self._write(request, answer, arrived.incoming, arrived)
-        return await self._forward(request, way, pipeline.depart(way))
+        return await self.forward(request, way, pipeline.depart(way), since=since)
 
     async def _own(self, request: web.BaseRequest, way: Way, endpoint: Endpoint) -> Answer:
         async def read_body(cap: int) -> bytes:
-            if (way.arrived.content_length or 0) > cap:
-                raise ContentTooLarge
-            self._invite_body(request, way)
-            body = bytearray()
-            try:
-                async for piece in request.content.iter_any():
-                    body += piece
-                    if len(body) > cap:
-                        raise ContentTooLarge
-            except web.RequestPayloadError:
-                raise RequestMalformed("body_grammar") from None
-            return bytes(body)
+            return await self.read_body(request, way, cap)
 
-        answer = await endpoint.handler(
-            Call(way.arrived, way.caller, read_body, endpoint.parameters(way.arrived.target.path))
-        )
+        call = Call(way.arrived, way.caller, read_body, endpoint.parameters(way.arrived.target.path))
+        try:
+            answer = await endpoint.handler(call)
+        except PolicyDenied as error:
+            if way.caller is not None:
+                self._pipeline.rooms.witness.refused(way.caller.actor, way.arrived, way.rule, error)
+            raise
         return self._refusals.with_cors(answer, way.arrived)
 
-    async def _forward(self, request: web.BaseRequest, way: Way, departure: Departure) -> tuple[int, bool]:
+    async def read_body(self, request: web.BaseRequest, way: Way, cap: int) -> bytes:
+        """Read a body whole.
+
+        Args:
+            request: Whose body nobody read.
+            way: Its.
+            cap: The most bytes.
+
+        Raises:
+            ContentTooLarge: It has more.
+            RequestMalformed: Its chunks are none.
+        """
+        if (way.arrived.content_length or 0) > cap:
+            raise ContentTooLarge
+        self._invite_body(request, way)
+        body = bytearray()
+        try:
+            async for piece in request.content.iter_any():
+                body += piece
+                if len(body) > cap:
+                    raise ContentTooLarge
+        except web.RequestPayloadError:
+            raise RequestMalformed("body_grammar") from None
+        return bytes(body)
+
+    def answered(self, request: web.BaseRequest, way: Way, answer: Answer) -> tuple[int, bool]:
+        """Write an answer of our own; gives its status, and whether the connection lives on."""
+        answer = self._refusals.with_cors(answer, way.arrived)
+        return answer.status, self._write(request, answer, way.arrived.incoming, way.arrived)
+
+    async def forward(
+        self,
+        request: web.BaseRequest,
+        way: Way,
+        departure: Departure,
+        escort: Escort | None = None,
+        *,
+        since: int | None = None,
+    ) -> tuple[int, bool]:
+        """Send a request up, and its answer down.
+
+        Args:
+            request: Its body is read as it is sent, unless an escort sees to it.
+            way: Its.
+            departure: What goes up.
+            escort: What a request of Socket.IO has beyond others.
+            since: `Registry.ends` before its credential was checked.
+
+        Returns:
+            The status, and whether the client's connection lives on.
+
+        Raises:
+            GatewayError: What can still be told.
+        """
         transport = request.transport
         if transport is None:
             raise ConnectionResetError
         started = time.perf_counter()
         arrived, content = way.arrived, request.content
-        body_at_hand = arrived.has_body and content.is_eof() and not arrived.head.chunked
+        body_at_hand = escort is None and arrived.has_body and content.is_eof() and not arrived.head.chunked
         if body_at_hand:
             departure.head += content.read_nowait()
             departure.body_follows = False
@@ -147,16 +245,22 @@ class AiohttpLane:
             keep_alive=not streams and self._lives_on(arrived),
             cors=departure.cors,
             changed=wake.set,
+            lines=departure.lines,
         )
-        self._relays.add(relay)
-        live = None
-        if departure.handshake is not None and way.caller is not None:
+        live, registry, caller = None, self._pipeline.rooms.live, way.caller
+        if departure.handshake is not None and caller is not None:
             # Before the upstream is asked: what is revoked meanwhile must not open.
-            live = self._pipeline.rooms.live.enter(way.caller.actor, departure.handshake.connection_id)
-        exchange = self._exchange(request, way, departure, relay, live)
+            live = registry.enter(caller.actor, departure.handshake.connection_id, since)
+        exchange = self._exchange(request, way, departure, relay, live, escort)
+        # A websocket is in the registry itself.
+        self._relays[relay] = exchange, caller if live is None else None
+        if live is None and caller is not None and since is not None and registry.missed(caller.actor, since):
+            asyncio.get_running_loop().call_later(GRACE_S, _cut, exchange, relay, CredentialRejected("caller_ended"))
         pump: asyncio.Task[None] | None = None
         try:
             exchange.start()
+            if escort is not None:
+                escort.begins(lambda error: _cut(exchange, relay, error))
             if streams:
                 pump = asyncio.create_task(self._pump(request, way, exchange, relay))
             while not relay.finished:
@@ -166,29 +270,42 @@ class AiohttpLane:
                     await request.writer.drain()
                     exchange.resume()
         finally:
-            self._relays.discard(relay)
+            del self._relays[relay]
             exchange.abort()
+            if escort is not None:
+                escort.ends()
             if live is not None and live.under_way:
                 live.leave()
             if pump is not None:
                 pump.cancel()
         self._metrics.upstream_durations.observe(departure.upstream.name, time.perf_counter() - started)
+        if way.rule.track is not None and relay.error is None:
+            self._pipeline.rooms.usage.note(way.rule.track, way.caller, relay.status)
         return relay.status, self._concluded(relay, departure)
 
     def _exchange(
-        self, request: web.BaseRequest, way: Way, departure: Departure, relay: Relay, live: Live | None
+        self,
+        request: web.BaseRequest,
+        way: Way,
+        departure: Departure,
+        relay: Relay,
+        live: Live | None,
+        escort: Escort | None,
     ) -> Exchange:
         """One exchange; for a websocket handshake one that takes this connection along when the upstream switches."""
         upstream, handshake = departure.upstream, departure.handshake
         if handshake is None:
-            return Exchange(upstream, departure, relay)
+            return Exchange(upstream, departure, relay if escort is None else escort.sink(relay))
 
         def switched(upstream_transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
             client, early = cast(LaneConnection, request.protocol).detach()
             if client is None:
                 upstream_transport.abort()
                 return
-            tunnel = self._pipeline.rooms.tunnels.begin(way.rule.name, upstream, client, upstream_transport)
+            if escort is not None:
+                tunnel = escort.tunnel(client, upstream_transport)
+            else:
+                tunnel = self._pipeline.rooms.tunnels.begin(way.rule.name, upstream, client, upstream_transport)
             tunnel.start(head, early, rest)
             if live is not None:
                 live.attach(tunnel)
@@ -263,6 +380,13 @@ class AiohttpLane:
             )
         )
         return keep_alive
+
+
+def _cut(exchange: Exchange, relay: Relay, error: GatewayError) -> None:
+    """End an exchange whose caller may not have its answer any more."""
+    if not relay.finished:
+        exchange.abort()
+        relay.failed(error)
 
 
 def _head_size(incoming: Incoming) -> int:

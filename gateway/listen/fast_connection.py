@@ -1,19 +1,26 @@
-"""One client connection of the fast lane: a request after the other, until it ends or is handed over."""
+"""One client connection of the fast lane: a request after the other, until it ends or is handed over.
+
+Longer than a file here should be: it is one machine, whose every part reads and writes the same state.
+"""
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from gateway.actors.actor import Actor
 from gateway.answer import Answer
 from gateway.edge.arrival import Arrived, Incoming, new_request_id
 from gateway.edge.head import END_OF_HEAD, may_become_plain
-from gateway.errors import GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
+from gateway.errors import CredentialRejected, GatewayError, HeadTimedOut, HeadTooLarge, UpstreamError
 from gateway.listen.aiohttp_connection import LINGER_S, ON_ITS_WAY_S
 from gateway.listen.plain_request import read_plain
 from gateway.listen.relay import Relay
-from gateway.pipeline import Pipeline, Way
+from gateway.live.registry import GRACE_S, has_expired
+from gateway.pipeline import Pipeline
 from gateway.telemetry.metrics import NO_ROUTE
 from gateway.upstream.exchange import Exchange
+from gateway.way import Way
 
 if TYPE_CHECKING:
     from gateway.listen.fast_lane import FastLane
@@ -178,7 +185,7 @@ class FastConnection:
         way: Way | None = None
         try:
             way = pipeline.direct(arrived)
-            if way.endpoint is not None or way.preflight is not None:
+            if way.endpoint is not None or way.preflight is not None or way.rule.socketio:
                 return self._hand_over(self._head_bytes + self._body_left)
             self._consume()
             self._way = way
@@ -205,11 +212,16 @@ class FastConnection:
 
     async def _resolve(self, way: Way, pipeline: Pipeline) -> None:
         """Ask for a caller who is not known yet."""
+        live = pipeline.rooms.live
+        since = live.ends
         try:
             with pipeline.rooms.lease:
                 await pipeline.resolve(way)
             self._resolving = None
             self._forward(way, pipeline)
+            caller, exchange = way.caller, self._exchange
+            if caller is not None and exchange is not None and live.missed(caller.actor, since) is not None:
+                self._lane.loop.call_later(GRACE_S, self._cut, exchange)
         except Exception as error:  # noqa: BLE001 - the outer edge
             self._refuse(error, way.arrived.incoming, way.arrived, way)
             self._go_on()
@@ -227,7 +239,7 @@ class FastConnection:
             relay = self._relay = Relay(self.transport, http10=False, keep_alive=False, cors=b"", changed=self._changed)
         # An answer that comes before the end of its request ends the connection: what follows is a rest of a body.
         keep_alive = not (streams or way.arrived.head.closes or self._lane.draining)
-        relay.begin(keep_alive, departure.cors)
+        relay.begin(keep_alive, departure.cors, departure.lines)
         self._busy = True
         self._exchange = exchange = Exchange(departure.upstream, departure, relay, self._send_body if streams else None)
         exchange.start()
@@ -284,6 +296,8 @@ class FastConnection:
                 self._go_on()
                 return
         lane.metrics.answered(way.rule.name, way.arrived.incoming.method, relay.status, now - self._started)
+        if way.rule.track is not None and error is None:
+            lane.pipeline.rooms.usage.note(way.rule.track, way.caller, relay.status)
         if not relay.keep_alive:
             self._end()
         elif self._buffer or lane.draining:
@@ -364,11 +378,28 @@ class FastConnection:
         connection.data_received(received)
         return False
 
-    # Deadlines.
+    # The end of whoever sent the request under way, and deadlines.
+
+    def end_exchange(self, fits: Callable[[Actor], bool], after_s: float) -> None:
+        """Cut the request under way if its actor fits, and if it is still under way after some seconds."""
+        if self._exchange is not None:
+            caller = self._way.caller
+            if caller is not None and fits(caller.actor):
+                self._lane.loop.call_later(after_s, self._cut, self._exchange)
+
+    def _cut(self, exchange: Exchange) -> None:
+        relay = self._relay
+        if relay is not None and self._exchange is exchange and not relay.finished:
+            exchange.abort()
+            relay.failed(CredentialRejected("caller_ended"))
 
     def check_deadline(self, now: float) -> None:
-        """Close a connection that idles too long, and answer a head that dribbles."""
+        """Close a connection that idles too long, and answer a head that dribbles; a stream ends with its token."""
         if self._busy:
+            if self._exchange is not None and self._relay is not None and self._relay.streams:
+                caller = self._way.caller
+                if caller is not None and has_expired(caller.actor.principal):
+                    self._cut(self._exchange)
             return
         limits, quiet = self._lane.limits, now - self._since
         if self._writing_paused or self.transport.is_closing():

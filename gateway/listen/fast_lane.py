@@ -8,9 +8,11 @@ Measured in docs/performance.md.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from config.model import Limits
+from gateway.actors.actor import Actor
 from gateway.edge.recent_heads import RecentHeads
 from gateway.listen.aiohttp_connection import SWEEP_S, LaneServer
 from gateway.listen.fast_connection import FastConnection
@@ -44,6 +46,7 @@ class FastLane:
         self.waiting_cap = max(WAITING_CAP, limits.head_bytes)
         self.scheme = scheme
         self.unusual = unusual
+        pipeline.rooms.live.watch(self)
         self.metrics = pipeline.rooms.metrics
         self.heads = RecentHeads()
         self.loop = asyncio.get_running_loop()
@@ -71,6 +74,11 @@ class FastLane:
         transport.resume_reading()
         if self.draining:
             connection.end_soon()
+
+    def end_exchanges(self, fits: Callable[[Actor], bool], after_s: float) -> None:
+        """Cut requests of actors that fit which are still under way after some seconds."""
+        for connection in tuple(self.connections):
+            connection.end_exchange(fits, after_s)
 
     def forget(self, connection: FastConnection) -> None:
         """A connection ended, or was handed over."""

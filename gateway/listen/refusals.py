@@ -10,9 +10,9 @@ from gateway.api.pages import Pages
 from gateway.edge import slots
 from gateway.edge.arrival import Arrived, Incoming, wants_html
 from gateway.errors import GatewayError, RequestMalformed
-from gateway.pipeline import Way
 from gateway.policy.cors import Cors
 from gateway.problems import answer_for, code_of, row_of
+from gateway.way import Way
 
 _log = structlog.get_logger()
 MALFORMED_LOGGED_PER_S = 10
@@ -42,7 +42,10 @@ class Refusals:
         cors = self._cors.fields(arrived.fields.lifted[slots.ORIGIN]) if arrived is not None else None
         target = arrived.target.raw if arrived is not None else b"/"
         page = self._pages.renderer(target) if wants_html(incoming.fields) else None
-        return answer_for(error, incoming.request_id, cors=cors or (), page=page)
+        answer = answer_for(error, incoming.request_id, cors=cors or (), page=page)
+        if way is None or way.quota is None:
+            return answer
+        return Answer(answer.status, (*answer.fields, *way.quota.fields()), answer.body, answer.close)
 
     def with_cors(self, answer: Answer, arrived: Arrived) -> Answer:
         """Let an allowed origin's script read an answer of ours; what is for everybody says so itself."""

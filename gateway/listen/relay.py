@@ -32,6 +32,7 @@ class Relay:
         "_chunked",
         "_cors",
         "_http10",
+        "_lines",
         "_out",
         "_transport",
         "error",
@@ -49,6 +50,7 @@ class Relay:
         keep_alive: bool,
         cors: bytes,
         changed: Callable[[], None],
+        lines: bytes = b"",
     ) -> None:
         """Prepare the way back.
 
@@ -58,16 +60,18 @@ class Relay:
             keep_alive: The client wants, and we allow, another request on this connection.
             cors: Field lines to add when the upstream sent no CORS of its own, each with its CRLF.
             changed: Called when the exchange ends and when the client is too slow.
+            lines: Field lines to add in any case.
         """
         self._transport = transport
         self._http10 = http10
         self._changed = changed
         self._out: list[bytes] = []
-        self.begin(keep_alive, cors)
+        self.begin(keep_alive, cors, lines)
 
-    def begin(self, keep_alive: bool, cors: bytes) -> None:
+    def begin(self, keep_alive: bool, cors: bytes, lines: bytes = b"") -> None:
         """Prepare for the next answer on this connection; parameters as above."""
         self._cors = cors
+        self._lines = lines
         self._chunked = False
         self.keep_alive = keep_alive
         self.started = self.finished = False
@@ -79,6 +83,11 @@ class Relay:
         """The client reads more slowly than the upstream writes."""
         return self._transport.get_write_buffer_size() > HIGH_WATER
 
+    @property
+    def streams(self) -> bool:
+        """The answer began, and does not say how long it is."""
+        return self._chunked and self.started and not self.finished
+
     def whole(self, head: AnswerHead, body: bytes) -> None:
         """Write an answer that came at once."""
         transport = self._transport
@@ -86,7 +95,11 @@ class Relay:
         self.started = True
         if not transport.is_closing():  # uvloop raises where asyncio ignores
             start = _OK if head.status == 200 and head.reason == b"OK" else _status_line(head)
-            own = b"" if self.keep_alive and not self._cors and not self._http10 else self._own_lines(head)
+            own = (
+                b""
+                if self.keep_alive and not self._cors and not self._lines and not self._http10
+                else self._own_lines(head)
+            )
             transport.write(b"".join((start, head.fields, own, b"\r\n", body)))
 
     def head(self, head: AnswerHead) -> None:
@@ -104,7 +117,7 @@ class Relay:
 
     def _own_lines(self, head: AnswerHead) -> bytes:
         """What we say of the connection, and to browsers where the upstream says nothing."""
-        lines = b"" if head.has_cors else self._cors
+        lines = self._lines if head.has_cors else self._cors + self._lines
         if not self.keep_alive:
             return b"Connection: close\r\n" + lines
         return b"Connection: keep-alive\r\n" + lines if self._http10 else lines

@@ -15,6 +15,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _METHOD = re.compile(rb"[A-Za-z0-9_-]{1,32}")
 _METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 _METHODS_VALUE = b", ".join(_METHODS)
+_EXPOSED = b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate"
 _NAMES_AT_MOST = 64
 _PREFLIGHT_VARY = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 # Browsers cap this anyway (Chrome at two hours); ten minutes keep a changed setting from lingering.
@@ -40,7 +41,10 @@ class Cors:
         return (
             (b"Access-Control-Allow-Origin", origin),
             (b"Access-Control-Allow-Credentials", b"true"),
-            (b"Access-Control-Expose-Headers", b"X-Request-Id, Retry-After, WWW-Authenticate"),
+            (
+                b"Access-Control-Expose-Headers",
+                b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate",
+            ),
             (b"Vary", b"Origin"),
         )
 

@@ -42,8 +42,11 @@ class CompiledRoute:
         scopes: All of them, in the settings' order.
         strip_prefix: Leading path that does not go up; None for none.
         takes_websocket_tokens: A handshake may carry one where browsers can: `?token=` and the subprotocol pair.
+        socketio: Clients of Socket.IO show their token in a packet (`gateway/socketio/`), not with the handshake.
         authorization_may_pass: An Authorization field can go up: a credential of ours because the route forwards it, or
             the application's own scheme because the route is not `required`.
+        track: Name of the event that a use of the route is; None: none.
+        rate_limits: Names of the limits it falls under.
         demands_nothing: No rule to judge beyond who calls: any accepted, active credential passes.
     """
 
@@ -72,6 +75,9 @@ class CompiledRoute:
     demands_nothing: bool
     authorization_may_pass: bool
     takes_websocket_tokens: bool
+    socketio: bool
+    track: str | None
+    rate_limits: tuple[str, ...]
 
     def takes(self, method: str, host: str) -> bool:
         """Whether method and host are among those of the row."""
@@ -208,6 +214,9 @@ def _compile_route(index: int, route: Route) -> CompiledRoute:
         demands_nothing=not any(demands),
         authorization_may_pass=route.forward_credentials or route.auth != "required",
         takes_websocket_tokens=route.auth != "none" and "websocket_token" in route.accept,
+        socketio=route.auth != "none" and route.protocol == "socketio",
+        track=route.track,
+        rate_limits=route.rate_limit,
     )
 
 

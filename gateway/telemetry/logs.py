@@ -5,7 +5,8 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -23,6 +24,23 @@ def _line(event: MutableMapping[str, Any]) -> bytes:
         return json.dumps(event, default=repr).encode("ascii")
 
 
+class _Output:
+    """Standard output for logs. A full disk or a reader that went away must cost nobody an answer."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        """Write what can be written."""
+        with suppress(OSError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        """Send it, if somebody takes it."""
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure_logs(level: int = logging.INFO, **facts: object) -> None:
     """Send our events to standard output as JSON, from `level` up; library messages from warning up, likewise.
 
@@ -34,6 +52,7 @@ def configure_logs(level: int = logging.INFO, **facts: object) -> None:
     def with_facts(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {**facts, **event}
 
+    output = _Output(sys.stdout.buffer)
     processors: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         *([with_facts] if facts else []),
@@ -45,18 +64,19 @@ def configure_logs(level: int = logging.INFO, **facts: object) -> None:
     structlog.configure(
         processors=[*processors, _rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, output)),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_Foreign(facts)], force=True)
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[_Foreign(facts, output)], force=True)
 
 
 class _Foreign(logging.Handler):
     """Lines of libraries, in our shape."""
 
-    def __init__(self, facts: Mapping[str, object]) -> None:
+    def __init__(self, facts: Mapping[str, object], output: _Output) -> None:
         super().__init__()
         self._facts = facts
+        self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; a message that cannot be formatted is told as it is."""
@@ -74,5 +94,5 @@ class _Foreign(logging.Handler):
         }
         if record.exc_info and record.exc_info[1] is not None:
             event["exception"] = repr(record.exc_info[1])
-        sys.stdout.buffer.write(_line(event) + b"\n")
-        sys.stdout.buffer.flush()
+        self._output.write(_line(event) + b"\n")
+        self._output.flush()

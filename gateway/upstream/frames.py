@@ -6,6 +6,7 @@ payload, no masks, no fragments' order.
 
 _LONGEST_HEAD = 14
 _CLOSE = 0x8
+_CONTROL, _FINAL = 0x08, 0x80
 
 
 class FrameTracker:
@@ -13,14 +14,15 @@ class FrameTracker:
 
     Attributes:
         closed: The head of a close frame went by: nothing may follow that frame.
+        unfinished: A message is under way of which a later fragment is to come: no other message may begin.
     """
 
-    __slots__ = ("_head", "_left", "closed")
+    __slots__ = ("_head", "_left", "closed", "unfinished")
 
     def __init__(self) -> None:
         self._head = b""
         self._left = 0
-        self.closed = False
+        self.closed = self.unfinished = False
 
     @property
     def between(self) -> bool:
@@ -43,7 +45,7 @@ class FrameTracker:
                 pass
             elif not self._head and at + 1 < end and (size := data[at + 1]) < 126:
                 # A short unmasked frame, in place: a flood of empty ones must not hold the loop for long.
-                self.closed = self.closed or data[at] & 0x0F == _CLOSE
+                self._note(data[at])
                 at, left = at + 2, size
             else:
                 at, left = self._take_head(data, at)
@@ -56,6 +58,13 @@ class FrameTracker:
         self._left = left
         return at
 
+    def _note(self, first: int) -> None:
+        """Note what a frame's first byte says."""
+        if first & _CONTROL:
+            self.closed = self.closed or first & 0x0F == _CLOSE
+        else:
+            self.unfinished = not first & _FINAL
+
     def _take_head(self, data: bytes, at: int) -> tuple[int, int]:
         """Read a frame's head, or keep what there is of it; gives the place behind it and the payload's size."""
         known = len(self._head)
@@ -65,7 +74,7 @@ class FrameTracker:
             self._head = head
             return len(data), 0
         self._head = b""
-        self.closed = self.closed or head[0] & 0x0F == _CLOSE
+        self._note(head[0])
         return at + size - known, _payload_size(head)
 
 

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from gateway.upstream.frames import FrameTracker, close_frame
 from gateway.upstream.pool import Upstream
@@ -100,7 +100,7 @@ class ClientLeg(Leg):
     def data_received(self, data: bytes) -> None:
         """Bytes go up."""
         self.tunnel.touched = self.tunnel.registry.loop.time()
-        self.other.write(data)
+        self.tunnel.up(data)
 
 
 class UpstreamLeg(Leg):
@@ -165,13 +165,17 @@ class Tunnel:
         self.gone: Callable[[], None] | None = None
         self.cause: str | None = None
         self.began = self.touched = registry.loop.time()
-        self.client = ClientLeg(self, client)
+        self.client = self.make_client_leg(client)
         self.upstream_end = UpstreamLeg(self, upstream_transport)
         self.client.other, self.upstream_end.other = self.upstream_end, self.client
         self._frames = FrameTracker()
         self._frame = b""  # a close frame of ours that waits for the end of a frame
         self._closed_by_us = False
         self._deadline = 0.0
+
+    def make_client_leg(self, transport: asyncio.Transport) -> ClientLeg:
+        """Make the client's end."""
+        return ClientLeg(self, transport)
 
     def start(self, head: bytes, early: bytes, rest: bytes) -> None:
         """Take both transports over.
@@ -185,9 +189,13 @@ class Tunnel:
         self.upstream_end.transport.set_protocol(self.upstream_end)
         self.client.write(head)
         self.down(rest)
-        self.upstream_end.write(early)
+        self.up(early)
         if not self.upstream_end.full_since:
             self.client.resume()
+
+    def up(self, data: bytes) -> None:
+        """Pass bytes to the upstream."""
+        self.upstream_end.write(data)
 
     def down(self, data: bytes) -> None:
         """Pass bytes to the client; after a close frame none may follow (RFC 6455 §5.5.1)."""
@@ -287,6 +295,9 @@ class Tunnel:
             self.upstream_end.resume()
 
 
+AnyTunnel = TypeVar("AnyTunnel", bound=Tunnel)
+
+
 class Tunnels:
     """Every open tunnel of this process.
 
@@ -316,7 +327,11 @@ class Tunnels:
         self, route: str, upstream: Upstream, client: asyncio.Transport, upstream_transport: asyncio.Transport
     ) -> Tunnel:
         """Register a tunnel between two transports; `Tunnel.start` sets it going."""
-        tunnel = Tunnel(self, route, upstream, client, upstream_transport)
+        return self.enter(Tunnel(self, route, upstream, client, upstream_transport))
+
+    def enter(self, tunnel: AnyTunnel) -> AnyTunnel:
+        """Register a tunnel, of whatever class."""
+        route, upstream = tunnel.route, tunnel.upstream
         self._tunnels.add(tunnel)
         self.open[route] += 1
         upstream.tunnels += 1

@@ -44,6 +44,17 @@ def has_plan(principal: Principal, plan: str) -> bool:
     return _has_entry(principal.plans, plan)
 
 
+def is_plan(held: str, plan: str) -> bool:
+    """Tell whether the plan an organization has is the one asked for: `name`, or `name` in the organization's scope.
+
+    Args:
+        held: Of our records; empty: none.
+        plan: As in `has_plan`.
+    """
+    scope, colon, name = plan.rpartition(":")
+    return held != "" and name == held and (not colon or _SCOPE_LETTERS.get(scope) == "o")
+
+
 def is_reverified(level: str, factor_ages: tuple[int, int] | None) -> bool:
     """Tell whether factors were verified recently enough for one of Clerk's levels; an unknown level never is.
 

@@ -44,6 +44,7 @@ def read_principal(
     expires_at = claims["exp"]
     if not isinstance(expires_at, int | float):
         raise CredentialRejected("token-verification-failed")
+    issued_at = claims.get("iat")
     return Principal(
         kind=CredentialKind.SESSION,
         carrier=carrier,
@@ -60,6 +61,7 @@ def read_principal(
         factor_ages=_factor_ages(claims.get("fva")),
         name=_profile(claims, name_claims),
         email=_profile(claims, email_claims, _is_address),
+        issued_at=float(issued_at) if isinstance(issued_at, int | float) else None,  # its range was checked
     )
 
 

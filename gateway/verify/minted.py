@@ -21,7 +21,7 @@ from provisioning.records import Standing
 MINTED = frozenset({CredentialKind.WEBSOCKET_TOKEN, CredentialKind.AGENT_TOKEN})
 AUDIENCE = {CredentialKind.WEBSOCKET_TOKEN: "websocket", CredentialKind.AGENT_TOKEN: "agent"}
 _CARRIERS = {
-    CredentialKind.WEBSOCKET_TOKEN: frozenset({Carrier.QUERY, Carrier.SUBPROTOCOL}),
+    CredentialKind.WEBSOCKET_TOKEN: frozenset({Carrier.QUERY, Carrier.SUBPROTOCOL, Carrier.PACKET}),
     CredentialKind.AGENT_TOKEN: frozenset({Carrier.HEADER}),
 }
 KEY_UNKNOWN = "minted_key_unknown"
@@ -118,6 +118,7 @@ class MintedTokens:
             subject=_text(clerk["sub"]),
             expires_at=expires_at,
             session_id=_optional(claims.get("sid")),
+            issued_at=_seconds(claims.get("session_iat", claims["iat"])) if token_id is None else None,
             organization=_organization(clerk, own),
             impersonator=None if act is None else _impersonator(_object(act)),
             features=_texts(claims.get("fea", [])),

@@ -1,6 +1,7 @@
 """A principal: who a verified credential speaks for."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from gateway.credentials.kinds import Carrier, CredentialKind
 
@@ -56,8 +57,8 @@ class Principal:
     Attributes:
         kind: Kind of the credential.
         carrier: Where it was carried.
-        issuer: Exact `iss`; empty for an API token, which our own records vouch for.
-        subject: Clerk's user id, `user_…`.
+        issuer: Exact `iss`; empty for an API token, which our own records vouch for, and for what Clerk vouched for.
+        subject: Clerk's user id, `user_…`; of a machine token also `mch_…`, or `org_…` for an organization's API key.
         session_id: Clerk's `sid`; None for tokens without one.
         organization: Active Clerk organization, None when the person works alone.
         impersonator: Set while someone acts as the subject.
@@ -69,8 +70,12 @@ class Principal:
         name: From the configured profile claims; None when they do not say.
         email: From the configured profile claims, never counted as verified.
         expires_at: `exp`, Unix seconds; the credential is dead at this instant plus leeway; infinite: it does not end.
-        token_id: Of the API token it is or was minted from, `atk_…`; None: a session is behind it.
+        token_id: Of the API token it is or was minted from, `atk_…`, or Clerk's id of a machine token; None: a session
+            is behind it.
         binding: What a minted token is held against beside its signature; None for other kinds.
+        issued_at: `iat` of a session token, Unix seconds, also of the one that something was minted for;
+            None when absent, and for other kinds.
+        recheck_at: Monotonic seconds: then whoever vouches for it must be asked again. Infinite: it proves itself.
     """
 
     kind: CredentialKind
@@ -90,3 +95,5 @@ class Principal:
     email: str | None = field(default=None, repr=False)
     token_id: str | None = None
     binding: Binding | None = None
+    issued_at: float | None = None
+    recheck_at: float = inf

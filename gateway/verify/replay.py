@@ -4,10 +4,8 @@ With `redis.url` all processes remember together, in Redis by `SET NX PX`; witho
 the only one. Nobody is let in on a guess: while Redis is away, or memory is full, the answer is 503.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
-from importlib import import_module
 from typing import Protocol
 
 from gateway.errors import CredentialRejected, VerifierUnavailable
@@ -59,10 +57,3 @@ class MemoryReplayGuard:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-async def redis_guard(url: str) -> ReplayGuard:
-    """Make a guard that remembers in Redis; its library is large, so it is read apart, and only where it is wanted."""
-    module = await asyncio.to_thread(import_module, "gateway.verify.redis_replay")
-    guard: ReplayGuard = module.RedisReplayGuard(url)
-    return guard

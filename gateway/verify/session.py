@@ -7,7 +7,7 @@ exact, RS256 alone, `sub` not empty, times in a sane range.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -15,7 +15,8 @@ from jwt.algorithms import RSAAlgorithm
 
 from config.model import Clerk
 from gateway.credentials.jwt_text import UnverifiedJwt
-from gateway.credentials.kinds import Carrier
+from gateway.credentials.kinds import Carrier, CredentialKind
+from gateway.credentials.machine import jwt_kind
 from gateway.errors import CredentialRejected
 from gateway.verify.claims import VerifiedClaims
 
@@ -23,9 +24,9 @@ _ALGORITHMS = ["RS256"]
 _RS256 = RSAAlgorithm(RSAAlgorithm.SHA256)
 _KEY_BITS = 2048  # RFC 7518 §3.3
 _KEY_ID = re.compile(r"[!-~]{1,256}", re.ASCII)
-_CATEGORY_MACHINE = "cl_B7d4PD333AAA"
-_CATEGORIES_OF_SESSIONS = frozenset({"cl_B7d4PD111AAA", "cl_I7d4PD111III"})  # session, and "carries no class"
-_TYPES_OF_OAUTH = frozenset({"at+jwt", "application/at+jwt"})
+CATEGORY_MACHINE, CATEGORY_SESSION = "cl_B7d4PD333AAA", "cl_B7d4PD111AAA"
+CATEGORY_TEMPLATE, CATEGORY_NONE = "cl_B7d4PD222AAA", "cl_I7d4PD111III"
+_CATEGORIES_OF_SESSIONS = frozenset({CATEGORY_SESSION, CATEGORY_NONE})
 # Parameters that change what the signed bytes mean. We speak none of them, so a token with one is not ours to read.
 _UNSPOKEN = frozenset({"crit", "b64", "zip", "enc"})
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z; a later time is a mistake or an attempt
@@ -78,10 +79,7 @@ def check_class(token: UnverifiedJwt) -> None:
     Raises:
         CredentialRejected: `token-type-mismatch`.
     """
-    subject = token.payload.get("sub")
-    machine = isinstance(subject, str) and subject.startswith("mch_")
-    oauth = token.header.get("typ") in _TYPES_OF_OAUTH if isinstance(token.header.get("typ"), str) else False
-    if machine or oauth or not _is_category_of_sessions(token.header):
+    if jwt_kind(token) is not CredentialKind.SESSION or not _is_category_of_sessions(token.header):
         raise CredentialRejected("token-type-mismatch")
 
 
@@ -90,14 +88,25 @@ def _is_category_of_sessions(header: Mapping[str, object]) -> bool:
     return "cat" not in header or (isinstance(category, str) and category in _CATEGORIES_OF_SESSIONS)
 
 
-def key_id(token: UnverifiedJwt, rules: SessionRules) -> str:
+def key_id(
+    token: UnverifiedJwt, rules: SessionRules, *, types: Collection[str] = ("JWT",), by_machine: bool = False
+) -> str:
     """Judge the header and say which key must have signed. `jku`, `x5u`, `jwk`, `x5c` are never looked at.
+
+    Args:
+        token: To be verified.
+        rules: Of the instance.
+        types: What `typ` may be; without one a token counts as `JWT`.
+        by_machine: Clerk's category of machines may stand in `cat`.
 
     Raises:
         CredentialRejected: `token-invalid`, `token-invalid-algorithm` or `jwk-kid-mismatch`.
     """
     header = token.header
-    if header.get("cat") == _CATEGORY_MACHINE or header.get("typ", "JWT") != "JWT" or not _UNSPOKEN.isdisjoint(header):
+    if header.get("cat") == CATEGORY_MACHINE and not by_machine:
+        raise CredentialRejected("token-invalid")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind not in types or not _UNSPOKEN.isdisjoint(header):
         raise CredentialRejected("token-invalid")
     if header.get("alg") not in _ALGORITHMS:
         raise CredentialRejected("token-invalid-algorithm")

@@ -8,20 +8,23 @@ alive for as long as somebody sends unknown `kid`s.
 import asyncio
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
+from random import random
 
 import aiohttp
 
 from gateway.errors import CredentialRejected, VerifierUnavailable
 from gateway.verify.jwks import SigningKey, parse_jwks
+from provisioning.background import end_tasks
+from provisioning.database.breaker import Breaker
 
 WAIT_S = 0.8  # what a request waits at most, so that it is answered within a second
-_FETCH_S = 5.0  # what a fetch takes at most
+_FETCH_S = 2.0  # what a fetch takes at most
+PROBE_S = 2.0  # between tries while the source does not answer; both together: less than 5 s after it is back
 _MAX_BODY_BYTES = 256 * 1024
 _REFRESH_AT = 0.8  # of the time to live
-_MAX_MISSES = 256
 
 
 class FetchResult(StrEnum):
@@ -48,11 +51,13 @@ class SigningKeys:
 
     When a fetch is made: in the background at 0.8 of `ttl`; by the first lookup after `ttl` (an event loop that was
     asleep); for an unknown `kid` or a bad signature, once per `cooldown` for all of them together. After a failure
-    nothing is fetched for `cooldown`. There is never more than one fetch at a time.
+    nothing is fetched for 2 s (`cooldown`, if that is shorter); then one fetch tries, and so on, whether or not
+    anybody asks. There is never more than one fetch at a time.
 
     Attributes:
         generation: Changes whenever the contents change.
         fetches: Number of fetches by result.
+        breaker: Shared state of "the source is away".
     """
 
     def __init__(
@@ -80,10 +85,9 @@ class SigningKeys:
         self._monotonic = monotonic
         self._keys: Mapping[str, SigningKey] = {}
         self._fetched_at = -math.inf
-        self._failing = False
-        self._quiet_until = -math.inf  # after a failure
+        self.breaker = Breaker(min(PROBE_S, cooldown), monotonic)
         self._forced_until = -math.inf  # after a fetch for an unknown kid or a bad signature
-        self._misses: OrderedDict[str, tuple[float, float]] = OrderedDict()  # kid: (not asked again before, pause)
+        self._failed = asyncio.Event()
         self._flight: asyncio.Task[None] | None = None
         self._refresher: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -105,10 +109,7 @@ class SigningKeys:
 
     async def close(self) -> None:
         """End what runs. Lookups afterwards answer from what is known."""
-        tasks = [task for task in (self._refresher, self._flight) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._refresher, self._flight, quietly=True)
         if self._session is not None:
             await self._session.close()
         self._refresher = self._flight = self._session = None
@@ -132,18 +133,18 @@ class SigningKeys:
             CredentialRejected: `jwk-kid-mismatch`: not in the set, and asked for recently.
             VerifierUnavailable: `jwk-remote-failed-to-load`: no set to believe, and its source failed just now.
         """
-        now, age = self._monotonic(), self.age_s()
+        age = self.age_s()
         if age > self._stale_ceiling:
-            if self._failing and now < self._quiet_until:
+            if self.breaker.rest_s() > 0:
                 raise self._unavailable()
             return None
         if age > self._ttl:
-            if not self._failing:
+            if self.breaker.closed:
                 return None  # not refreshed in time, but nothing says the source is away: ask before believing
-            if now >= self._quiet_until:
+            if self.breaker.rest_s() <= 0:
                 self._begin()
         key = self._keys.get(kid)
-        if key is None and not self._may_ask_for(kid):
+        if key is None and self._flight is None and not self.may_refetch():
             raise self._unknown()
         return key
 
@@ -167,14 +168,11 @@ class SigningKeys:
             return key
         if not in_time:
             raise self._unavailable()
-        if not self._failing:
-            self._remember_miss(kid)
         raise self._unknown()
 
     def may_refetch(self) -> bool:
-        """Tell whether a bad signature under a known `kid` is a reason to ask for the set once more."""
-        now = self._monotonic()
-        return now >= self._forced_until and now >= self._quiet_until
+        """Tell whether an unknown `kid`, or a bad signature under a known one, is a reason to ask for the set again."""
+        return self._monotonic() >= self._forced_until and self.breaker.rest_s() <= 0
 
     async def fetch_newer(self, key: SigningKey, wait_s: float = WAIT_S) -> SigningKey | None:
         """Give the key that took the place of `key`, asking at most once per cool-down.
@@ -194,7 +192,16 @@ class SigningKeys:
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.wait({self._begin()})
-            await asyncio.sleep(self._cooldown if self._failing else self._ttl * _REFRESH_AT)
+            self._failed.clear()
+            if self.breaker.closed:
+                with suppress(TimeoutError):  # a fetch that a request asks for may fail meanwhile
+                    async with asyncio.timeout(self._ttl * _REFRESH_AT):
+                        await self._failed.wait()
+            while not self.breaker.closed:
+                # Not all processes at the same moment.
+                await asyncio.sleep(min(PROBE_S, self._cooldown) * (1 + random() / 10))  # noqa: S311 - hides nothing
+                if self.breaker.rest_s() <= 0:
+                    break
 
     async def _fetched(self, wait_s: float) -> bool:
         """Wait for the fetch under way or a new one; False when it takes longer. The fetch itself goes on."""
@@ -217,15 +224,15 @@ class SigningKeys:
             keys = await self._load()
         except _FetchFailedError as failure:
             self.fetches[failure.result] += 1
-            self._failing, self._quiet_until = True, self._monotonic() + self._cooldown
+            self.breaker.failed()  # who probes afterwards is the one flight
+            self._failed.set()
             return
+        self.breaker.succeeded()
         self.fetches[FetchResult.OK] += 1
-        self._failing, self._fetched_at = False, started_at
+        self._fetched_at = started_at
         if keys != self._keys:
             self._keys = keys
             self.generation += 1
-        for kid in keys:
-            self._misses.pop(kid, None)
 
     async def _load(self) -> Mapping[str, SigningKey]:
         """Fetch and read the set.
@@ -250,27 +257,12 @@ class SigningKeys:
         except (ValueError, RecursionError):
             raise _FetchFailedError(FetchResult.UNUSABLE) from None
 
-    def _may_ask_for(self, kid: str) -> bool:
-        """True while a fetch is under way that may bring the key, or when a new one is due for it."""
-        if self._flight is not None:
-            return True
-        again_at, _ = self._misses.get(kid, (-math.inf, 0.0))
-        return self.may_refetch() and self._monotonic() >= again_at
-
-    def _remember_miss(self, kid: str) -> None:
-        """Ask ever more rarely for a key that stays unknown, so that one stale client does not cause a steady load."""
-        _, pause = self._misses.pop(kid, (0.0, self._cooldown / 2))
-        pause = min(pause * 2, max(self._ttl, self._cooldown))
-        self._misses[kid] = (self._monotonic() + pause, pause)
-        if len(self._misses) > _MAX_MISSES:
-            self._misses.popitem(last=False)
-
     def _unknown(self) -> CredentialRejected | VerifierUnavailable:
         """An unknown `kid` is bad only if the source could tell us so."""
-        return self._unavailable() if self._failing else CredentialRejected("jwk-kid-mismatch")
+        return CredentialRejected("jwk-kid-mismatch") if self.breaker.closed else self._unavailable()
 
     def _unavailable(self) -> VerifierUnavailable:
-        wait_s = math.ceil(self._quiet_until - self._monotonic()) if self._failing else 1
+        wait_s = math.ceil(self.breaker.rest_s())
         return VerifierUnavailable("jwk-remote-failed-to-load", retry_after_s=max(1, wait_s))
 
 

@@ -1,7 +1,7 @@
 """The verifier: a credential in, a principal out, or the reason why not. The one place that decides authenticity.
 
-Sessions of one Clerk instance, and what the gateway minted itself. System tokens name nobody and are known without a
-look at anything but the settings: `actors/system_tokens.py`.
+Sessions and machine tokens of one Clerk instance, and what the gateway minted itself. System tokens name nobody and are
+known without a look at anything but the settings: `actors/system_tokens.py`.
 """
 
 import asyncio
@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable
 
 from gateway.credentials.jwt_text import UnverifiedJwt, parse_jwt
-from gateway.credentials.kinds import Carrier, Credential, CredentialKind
+from gateway.credentials.kinds import Credential, CredentialKind
+from gateway.credentials.machine import MACHINE, opaque_kind
 from gateway.errors import CredentialRejected
 from gateway.verify.claims import read_principal
+from gateway.verify.machine import MachineRules, machine_key_id, read_machine
+from gateway.verify.machine_tokens import MachineTokens
 from gateway.verify.minted import KEY_UNKNOWN, MINTED, MintedTokens
 from gateway.verify.principal import Principal
 from gateway.verify.session import SessionRules, check_claims, check_class, check_signature, key_id
@@ -27,6 +30,8 @@ class Verifier:
         rules: SessionRules,
         clock: Callable[[], float] = time.time,
         minted: MintedTokens | None = None,
+        machines: MachineRules | None = None,
+        opaque: MachineTokens | None = None,
     ) -> None:
         """Take the instance's keys and rules.
 
@@ -35,10 +40,14 @@ class Verifier:
             rules: What tokens must say.
             clock: Unix seconds.
             minted: Verifies tokens of our own; None: there are none.
+            machines: What machine tokens must say; None: as `rules`, authorized parties aside.
+            opaque: Asks Clerk about machine tokens that prove nothing by themselves; None: they are unknown.
         """
         self.keys = keys
         self._minted = minted
         self._rules = rules
+        self._machines = machines or MachineRules.beside(rules)
+        self._opaque = opaque
         self._clock = clock
 
     @property
@@ -50,7 +59,7 @@ class Verifier:
         """Verify without waiting.
 
         Returns:
-            None when signing keys must be asked for first: await `verify`.
+            None when signing keys, or Clerk, must be asked first: await `verify`.
 
         Raises:
             CredentialRejected: Checked and bad.
@@ -63,8 +72,10 @@ class Verifier:
                 if error.reason == KEY_UNKNOWN:
                     return None
                 raise
+        if _is_opaque(credential):
+            return self._opaque_tokens().remembered(credential)
         token = _readable(credential)
-        key = self.keys.find_key(key_id(token, self._rules))
+        key = self.keys.find_key(self._key_id(token, credential.kind))
         if key is None:
             return None
         try:
@@ -73,20 +84,22 @@ class Verifier:
             if self.keys.may_refetch():  # the key may have been rotated under its name
                 return None
             raise
-        return self._principal(token, credential.carrier)
+        return self._principal(token, credential)
 
     async def verify(self, credential: Credential) -> Principal:
-        """Verify, asking for signing keys when needed; waits less than a second in all.
+        """Verify, asking for signing keys when needed; waits less than a second in all, for Clerk itself two.
 
         Raises:
             CredentialRejected: Checked and bad.
-            VerifierUnavailable: Signing keys cannot be had now.
+            VerifierUnavailable: Signing keys cannot be had now, or Clerk does not tell.
         """
         if credential.kind in MINTED:
             return await self._minted_tokens(credential).refreshed(credential)
+        if _is_opaque(credential):
+            return await self._opaque_tokens().verify(credential)
         token = _readable(credential)
         until = asyncio.get_running_loop().time() + WAIT_S
-        key = await self.keys.fetch_key(key_id(token, self._rules))
+        key = await self.keys.fetch_key(self._key_id(token, credential.kind))
         try:
             check_signature(token, key.public_key)
         except CredentialRejected:
@@ -94,7 +107,12 @@ class Verifier:
             if newer is None:
                 raise
             check_signature(token, newer.public_key)
-        return self._principal(token, credential.carrier)
+        return self._principal(token, credential)
+
+    async def close(self) -> None:
+        """End what is under way; the signing keys are their owner's."""
+        if self._opaque is not None:
+            await self._opaque.close()
 
     def _minted_tokens(self, credential: Credential) -> MintedTokens:
         if credential.refusal is not None:
@@ -103,9 +121,23 @@ class Verifier:
             raise CredentialRejected("token-unknown")
         return self._minted
 
-    def _principal(self, token: UnverifiedJwt, carrier: Carrier) -> Principal:
-        claims = check_claims(token, self._rules, carrier, self._clock())
-        return read_principal(claims, carrier, self._rules.name_claims, self._rules.email_claims)
+    def _opaque_tokens(self) -> MachineTokens:
+        if self._opaque is None:
+            raise CredentialRejected("token-unknown")
+        return self._opaque
+
+    def _key_id(self, token: UnverifiedJwt, kind: CredentialKind) -> str:
+        return machine_key_id(token, kind, self._machines) if kind in MACHINE else key_id(token, self._rules)
+
+    def _principal(self, token: UnverifiedJwt, credential: Credential) -> Principal:
+        if credential.kind in MACHINE:
+            return read_machine(token, credential.kind, self._machines, self._clock())
+        claims = check_claims(token, self._rules, credential.carrier, self._clock())
+        return read_principal(claims, credential.carrier, self._rules.name_claims, self._rules.email_claims)
+
+
+def _is_opaque(credential: Credential) -> bool:
+    return credential.kind in MACHINE and opaque_kind(credential.token.encode()) is not None
 
 
 def _readable(credential: Credential) -> UnverifiedJwt:
@@ -117,8 +149,9 @@ def _readable(credential: Credential) -> UnverifiedJwt:
     """
     if credential.refusal is not None:
         raise CredentialRejected(credential.refusal)
-    if credential.kind is not CredentialKind.SESSION:
+    if credential.kind is not CredentialKind.SESSION and credential.kind not in MACHINE:
         raise CredentialRejected("token-unknown")
     token = parse_jwt(credential.token)
-    check_class(token)
+    if credential.kind is CredentialKind.SESSION:
+        check_class(token)
     return token

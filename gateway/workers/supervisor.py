@@ -27,6 +27,7 @@ from gateway.workers.backoff import Backoff
 from gateway.workers.channel import Message, Orders
 from gateway.workers.overview import Overview
 from gateway.workers.process import Phase, Worker
+from provisioning.background import end_tasks
 
 _log = structlog.get_logger()
 OVERSTAY_S = 6.0
@@ -68,9 +69,7 @@ async def supervise(settings: Settings, source: Source) -> None:
             _log.info("listening", listen=listen, admin=str(address_of(admin)), pid=os.getpid(), workers=len(listeners))
         tasks = [asyncio.create_task(_reload_on(reload, crew)), asyncio.create_task(ask_when_stale(source, reload))]
         await stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks, quietly=True)
         _log.info("draining", grace_s=settings.drain_grace)
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 
 import structlog
 import uvloop
@@ -22,6 +21,7 @@ from gateway.report import failure_text
 from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.merged import families_of
 from gateway.workers.channel import Channel, Message, Orders, receive_listener, receive_orders
+from provisioning.background import end_tasks
 from provisioning.errors import ProvisioningError
 
 _log = structlog.get_logger()
@@ -58,9 +58,7 @@ async def work(orders: Orders, frames: socket.socket, listeners: socket.socket, 
             _log.info("worker draining", pid=os.getpid(), grace_s=gateway.reloader.current.settings.drain_grace)
             channel.send({"event": "draining"})
         channel.send({"samples": families_of(gateway.watched.registry)})
-        obeying.cancel()
-        with suppress(asyncio.CancelledError):
-            await obeying
+        await end_tasks(obeying)
     except (OSError, GatewayError, ProvisioningError) as error:
         channel.send({"event": "failed", "message": failure_text(error)})
         return 1

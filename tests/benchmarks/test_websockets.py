@@ -8,7 +8,7 @@ import pytest
 from benchmarks.checks import Wrong
 from benchmarks.peers import Echo
 from benchmarks.websockets import all_echo, closed, opened
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 
 class Refusing(asyncio.Protocol):

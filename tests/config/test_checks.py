@@ -38,6 +38,27 @@ def test_a_publishable_key_that_is_none_is_refused_without_showing_it(tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("secret", "valid"),
+    [
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", True),
+        ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", True),
+        ("whsec_dGVzdF9zaWduaW5nX3NlY3JldF8zMl9jaGFyc19sb25nMg==", True),
+        ("whsec_dGVzdF9zaWduaW5nX3NlY3JldF8zMl9jaGFyc19sb25nMg", True),
+        ("whsec_", False),
+        ("whsec_c2hvcnQ", False),
+        ("whsec_no base64, but of many characters", False),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwx", False),
+    ],
+)
+def test_signing_secrets_of_webhooks_are_base64_of_enough_bytes(tmp_path: Path, secret: str, valid: bool) -> None:
+    settings = _with_clerk(f"clerk: {{publishable_key: {PUBLISHABLE_KEY}, webhook_secrets: ['{secret}']}}")
+    problems = problems_of(tmp_path, settings)
+
+    assert [problem.key for problem in problems] == ([] if valid else ["clerk.webhook_secrets[0]"])
+    assert all(secret.removeprefix("whsec_") not in str(problem) or secret == "whsec_" for problem in problems)
+
+
+@pytest.mark.parametrize(
     ("address", "key"),
     [
         ("issuer: http://clerk.example.com, jwks_url: https://clerk.example.com/jwks", "clerk.issuer"),
@@ -147,14 +168,14 @@ def test_the_public_url_of_a_port_the_system_chooses_stays_open(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("rate_limits: {api: {limit: 10/second}}", "rate_limits"),
-        ("websocket: {max_per_principal: 5}", "websocket.max_per_principal"),
+        ("rate_limits: {api: {limit: 10}}", "rate_limits.api.limit"),
+        ("rate_limits: {guesses: {limit: 9/s, counts: failed_credentials, by: user}}", "rate_limits.guesses.by"),
+        ("websocket: {max_per_principal: 0}", "websocket.max_per_principal"),
         ("workers: 2", "workers"),
         ("admin: {listen: 127.0.0.1:8080}", "admin.listen"),
         ("public_url: https://app.example.com/gateway", "public_url"),
         ("public_url: ftp://app.example.com", "public_url"),
         ("hosts: ['*.example.com']", "hosts[0]"),
-        ("hosts: [app.example.com:443]", "hosts[0]"),
         ("cors: {origins: ['*']}", "cors.origins[0]"),
         ("cors: {origins: [https://app.example.com:443]}", "cors.origins[0]"),
         ("cache: {near_ttl: 0s}", "cache.near_ttl"),
@@ -170,7 +191,7 @@ def test_what_would_not_be_honoured_is_refused(tmp_path: Path, text: str, key: s
     ("route", "key"),
     [
         ("path: /a, auth: required, rate_limit: api", "rate_limit"),
-        ("path: /a, auth: required, protocol: socketio", "protocol"),
+        ("path: /a, auth: none, protocol: socketio", "protocol"),
         ("path: /a, auth: required, methods: [get]", "methods[0]"),
         ("path: /a, auth: required, methods: [CONNECT]", "methods[0]"),
         ("path: /a, auth: none, roles: [ADMIN]", "auth"),
@@ -324,5 +345,112 @@ def test_keys_of_leak_reports_come_over_https_or_from_this_machine(tmp_path: Pat
         assert keys_of(tmp_path, f"{VALID}tokens: {{leak_keys_url: '{address}'}}\n") == keys
 
 
+@pytest.mark.parametrize(
+    ("sections", "keys"),
+    [
+        ("flags: {provider: posthog}", ["flags.provider"]),
+        ("flags: {provider: posthog}\nposthog: {project_key: phc_x}", ["flags.provider"]),
+        ("flags: {provider: posthog}\nposthog: {project_key: phc_x, secret_key: phx_x}", []),
+        ("flags: {provider: openfeature}", ["flags.provider"]),
+        ("flags: {provider: openfeature, openfeature: 'a.b:C'}", []),
+        ("flags: {provider: openfeature, openfeature: 'a.b'}", ["flags.openfeature"]),
+        ("flags: {declare: {a: {type: integer, default: '1'}}}", ["flags.declare.a.default"]),
+        ("flags: {declare: {a: {type: integer, default: true}}}", ["flags.declare.a.default"]),
+        ("flags: {declare: {a: {type: integer, default: 18446744073709551616}}}", ["flags.declare.a.default"]),
+        ("flags: {declare: {a: {type: number, default: .nan}}}", ["flags.declare.a.default"]),
+        ("flags: {declare: {a: {type: json, default: {b: [1, null]}}}}", []),
+    ],
+)
+def test_flags_need_a_source_that_can_be_asked_and_defaults_of_their_type(
+    tmp_path: Path, sections: str, keys: list[str]
+) -> None:
+    assert keys_of(tmp_path, f"{VALID}{sections}\n") == keys
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("slack: {{webhook_url: '{0}/services/a-secret'}}", "slack.webhook_url"),
+        ("posthog: {{host: '{0}', project_key: phc_x}}", "posthog.host"),
+        ("stripe: {{secret_key: sk_x, price_id: price_x, api_url: '{0}'}}", "stripe.api_url"),
+    ],
+)
+def test_receivers_are_reached_over_https_or_on_this_machine(tmp_path: Path, section: str, key: str) -> None:
+    for origin, keys in (
+        ("https://receiver.example.com", []),
+        ("http://127.0.0.1:9000", []),
+        ("http://localhost:9000", []),
+        ("http://receiver.example.com", [key]),
+        ("http://10.0.0.1", [key]),
+        ("receiver.example.com", [key]),
+        ("https://user@receiver.example.com", [key]),
+    ):
+        found = problems_of(tmp_path, f"{VALID}{section.format(origin)}\n")
+
+        assert [problem.key for problem in found] == keys
+        assert "a-secret" not in str(found)
+
+
+def test_a_webhook_secret_with_which_anybody_could_sign_is_refused(tmp_path: Path) -> None:
+    text = f"{VALID}stripe: {{secret_key: sk_x, price_id: price_x, webhook_secrets: [whsec_abc, '', whsec_]}}\n"
+
+    assert keys_of(tmp_path, text) == ["stripe.webhook_secrets[1]", "stripe.webhook_secrets[2]"]
+
+
+def test_a_trial_is_as_long_as_stripe_allows_at_most_and_of_some_plan(tmp_path: Path) -> None:
+    for keys, refused in (
+        ("trial_days: 0", []),
+        ("trial_days: 730", []),
+        ("trial_days: 731", ["provisioning.trial_days"]),
+        ("trial_days: -1", ["provisioning.trial_days"]),
+        ("trial_plan: ''", ["provisioning.trial_plan"]),
+    ):
+        assert keys_of(tmp_path, f"{VALID}provisioning: {{{keys}}}\n") == refused
+
+
 def test_a_scope_that_would_read_as_all_scopes_is_refused(tmp_path: Path) -> None:
     assert keys_of(tmp_path, f"{VALID}tokens: {{scopes: [a, '*']}}\n") == ["tokens.scopes[1]"]
+
+
+def test_socketio_needs_an_upstream_that_is_told_by_assertions(tmp_path: Path) -> None:
+    text = _with_route("path: /socket.io/**, auth: required, accept: [websocket_token], protocol: socketio")
+
+    assert problems_of(tmp_path, text) == ()
+    assert keys_of(
+        tmp_path, text.replace("url: http://127.0.0.1:9000", "url: http://127.0.0.1:9000\n    assertion: false")
+    ) == ["routes[0].upstream"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "clerk", "keys"),
+    [
+        ("[session, clerk_api_key]", "", ["routes[0].accept[1]"]),
+        ("[clerk_oauth, clerk_m2m]", "", ["routes[0].accept[0]", "routes[0].accept[1]"]),
+        ("[clerk_oauth, clerk_m2m]", ", machine_secret_key: ak_x", ["routes[0].accept[0]"]),
+        ("[clerk_m2m]", ", machine_secret_key: ak_x", []),
+        ("[clerk_api_key, clerk_oauth, clerk_m2m]", ", secret_key: sk_x", []),
+        ("[session]", "", []),
+    ],
+)
+def test_a_route_that_takes_machine_tokens_needs_a_key_to_ask_clerk_with(
+    tmp_path: Path, accept: str, clerk: str, keys: list[str]
+) -> None:
+    text = _with_route(f"path: /**, auth: required, accept: {accept}")
+    (line,) = (line for line in text.splitlines() if line.startswith("clerk"))
+    text = text.replace(line, line[:-1] + clerk + "}")
+
+    assert keys_of(tmp_path, text) == keys
+
+
+def test_what_a_missing_key_of_clerks_is_for_is_told_with_its_line(tmp_path: Path) -> None:
+    text = _with_route("path: /**, auth: required, accept: [clerk_api_key]")
+
+    (problem,) = problems_of(tmp_path, text)
+
+    assert text.splitlines()[(problem.line or 0) - 1].strip().startswith("- {path: /**")
+    assert "clerk.secret_key" in problem.message
+
+
+def test_a_machine_has_an_id_of_clerks(tmp_path: Path) -> None:
+    assert keys_of(tmp_path, _with_clerk(f"{OIDC}, machine_id: mch_2abc}}")) == []
+    assert keys_of(tmp_path, _with_clerk(f"{OIDC}, machine_id: user_2abc}}")) == ["clerk.machine_id"]

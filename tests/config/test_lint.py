@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,13 +42,54 @@ def test_a_public_listener_without_public_url_is_warned_of(tmp_path: Path) -> No
     assert list(warned_of(tmp_path, text)) == ["public_url"]
 
 
-def test_what_waits_for_a_later_release_is_warned_of(tmp_path: Path) -> None:
+def test_what_waits_for_a_later_release_is_warned_of_and_what_is_built_is_not(tmp_path: Path) -> None:
+    waits = VALID + 'decisions: {listen: "127.0.0.1:9002", callers: [127.0.0.1/32]}\n'
     text = VALID + (
-        "redis: {url: redis://127.0.0.1}\nslack: {webhook_url: https://hooks.example.com}\n"
-        "tokens: {per_user: 3, agent_life: 2h}\nprovisioning: {trial_days: 3, first_api_token: false}\n"
+        "redis: {url: redis://127.0.0.1}\nposthog: {project_key: phc_x, secret_key: phx_x}\n"
+        "tokens: {per_user: 3}\nprovisioning: {link_verified_email: true}\n"
     )
 
-    assert sorted(warned_of(tmp_path, text)) == ["provisioning.trial_days", "redis", "slack", "tokens.agent_life"]
+    assert list(warned_of(tmp_path, waits)) == ["decisions"]
+    assert list(warned_of(tmp_path, text)) == []
+
+
+def test_flags_that_nobody_would_be_told_are_warned_of(tmp_path: Path) -> None:
+    declared = (
+        "{Upper: {type: boolean, default: true}, none: {type: boolean, default: true, expose: []},"
+        " system: {type: boolean, default: true, when_role: SYSTEM},"
+        " Client: {type: integer, default: 1, expose: [client]}}"
+    )
+
+    assert list(warned_of(tmp_path, f"{VALID}flags: {{declare: {declared}}}\n")) == [
+        "flags.file",
+        "flags.declare.Upper",
+        "flags.declare.none.expose",
+        "flags.declare.system.when_role",
+    ]
+
+
+def test_a_file_of_flags_that_is_not_there_is_warned_of(tmp_path: Path) -> None:
+    there, declared = tmp_path / "flags.json", "declare: {a: {type: boolean, default: true}}"
+    text = f"{VALID}flags: {{file: {there}, {declared}}}\n"
+
+    assert list(warned_of(tmp_path, text)) == ["flags.file"]
+    there.write_text("{}")
+    assert list(warned_of(tmp_path, text)) == []
+
+
+def test_stripe_without_webhooks_is_warned_of(tmp_path: Path) -> None:
+    section = "stripe: {secret_key: sk_test_x, price_id: price_x, webhook_secrets: [%s]}\n"
+
+    assert list(warned_of(tmp_path, VALID + section % "")) == ["stripe.webhook_secrets"]
+    assert list(warned_of(tmp_path, VALID + section % "whsec_abc")) == []
+
+
+def test_administrators_that_nobody_could_prove_are_warned_of(tmp_path: Path) -> None:
+    text = f"{VALID}bootstrap: {{admin_emails: [ann@example.com, ann]}}\n"
+    keyed = text.replace("clerk: {", "clerk: {secret_key: sk_test_x, ")
+
+    assert sorted(warned_of(tmp_path, text)) == ["bootstrap.admin_emails", "bootstrap.admin_emails[1]"]
+    assert sorted(warned_of(tmp_path, keyed)) == ["bootstrap.admin_emails[1]"]
 
 
 def test_giving_a_built_in_scope_to_everybody_is_warned_of(tmp_path: Path) -> None:
@@ -111,3 +153,54 @@ def test_a_covering_pattern_matches_all_the_other_matches(first: list[str], seco
     covered = covers_path("/" + "/".join(first), "/" + "/".join(second))
 
     assert not covered or not _matches(second, path) or _matches(first, path)
+
+
+POSTHOG = "posthog: {project_key: phc_x}\n"
+
+
+def test_tracking_that_nobody_is_told_of_is_warned_of(tmp_path: Path) -> None:
+    row = "path: /a, auth: required, track: viewed"
+
+    assert list(warned_of(tmp_path, _with_routes(row))) == ["routes[0].track"]
+    assert warned_of(tmp_path, _with_routes(row) + POSTHOG) == {}
+
+
+def test_tracking_where_nobody_is_known_is_warned_of(tmp_path: Path) -> None:
+    row = "path: /a, auth: none, track: viewed"
+
+    assert list(warned_of(tmp_path, _with_routes(row) + POSTHOG)) == ["routes[0].track"]
+
+
+SOCKETIO = "path: /socket.io/**, auth: required, protocol: socketio"
+
+
+def test_socketio_that_takes_no_token_is_warned_of(tmp_path: Path) -> None:
+    assert list(warned_of(tmp_path, _with_routes(SOCKETIO))) == ["routes[0].accept"]
+    assert warned_of(tmp_path, _with_routes(f"{SOCKETIO}, accept: [websocket_token]")) == {}
+
+
+def test_socketio_without_polling_is_warned_of(tmp_path: Path) -> None:
+    several = _with_routes(f"{SOCKETIO}, accept: [websocket_token]").replace(
+        "url: http://127.0.0.1:9000", "addresses: [http://10.0.0.1:9000, http://10.0.0.2:9000]"
+    )
+
+    assert list(warned_of(tmp_path, several)) == ["routes[0].protocol"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "clerk", "keys"),
+    [
+        ("clerk_oauth", "", ["clerk.oauth_clients"]),
+        ("clerk_oauth", ", oauth_clients: [client_1]", []),
+        ("clerk_m2m", "", ["clerk.machine_id"]),
+        ("clerk_m2m", ", machine_id: mch_2abc", []),
+        ("clerk_api_key", "", []),
+    ],
+)
+def test_machine_tokens_that_were_made_for_others_are_warned_of(
+    tmp_path: Path, accept: str, clerk: str, keys: list[str]
+) -> None:
+    text = _with_routes(f"path: /a, auth: required, accept: [{accept}]")
+    (line,) = (line for line in text.splitlines() if line.startswith("clerk"))
+
+    assert list(warned_of(tmp_path, text.replace(line, f"{line[:-1]}, secret_key: sk_x{clerk}}}"))) == keys

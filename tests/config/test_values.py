@@ -20,6 +20,7 @@ _TEXT_PARSERS: list[Callable[[str], object]] = [
     grammar.parse_path_prefix,
     grammar.parse_method,
     grammar.parse_host_name,
+    grammar.parse_host_value,
     grammar.parse_origin,
     grammar.parse_public_url,
     grammar.parse_web_url,
@@ -141,6 +142,28 @@ def test_what_is_no_address_is_refused(text: object) -> None:
 )
 def test_an_upstream_is_host_and_port_or_a_socket(text: str, normal: str) -> None:
     assert grammar.parse_upstream_url(text) == normal
+
+
+@pytest.mark.parametrize(
+    ("text", "compared"),
+    [
+        ("app.example.com", "app.example.com"),
+        ("App.Example.com.", "app.example.com"),
+        ("app.example.com:8080", "app.example.com"),
+        ("APP.example.com.:443", "app.example.com"),
+        ("127.0.0.1:80", "127.0.0.1"),
+        ("[::1]", "[::1]"),
+        ("[::1]:8080", "[::1]"),
+    ],
+)
+def test_a_host_value_is_compared_without_case_port_and_last_dot(text: str, compared: str) -> None:
+    assert grammar.parse_host_value(text) == compared
+
+
+@pytest.mark.parametrize("text", ["", ":80", "*.example.com", "a:b", "a:80:90", "::1", "a/b", "https://a", "a:"])
+def test_what_is_no_host_value_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="host name alone"):
+        grammar.parse_host_value(text)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.credentials.cookies import find_cookies, without_clerk
+from gateway.credentials.cookies import find_cookies, without_clerk, without_doubled
 
 CLERK = [b"__session", b"__session_MqCvchyS", b"__client_uat", b"__client_uat_jtYvyt_H", b"__refresh_tZJdb-5s"]
 CLERK += [b"__clerk_db_jwt", b"__clerk_db_jwt_MqCvchyS", b"__clerk_handshake", b"__clerk_redirect_count", b"__refresh"]
@@ -48,6 +48,21 @@ def test_other_cookies_pass_byte_for_byte() -> None:
 
 def test_h09_of_two_session_cookies_in_two_fields_none_goes_up() -> None:
     assert without_clerk([b"__session=1; a=1;b=2", b"__session=2;  c=3"]) == b"a=1;b=2; c=3"
+
+
+def test_h09_of_cookies_that_go_up_those_named_twice_stay() -> None:
+    assert (
+        without_doubled([b"__session=1; __client_uat=3; a=1;b=2", b" __session = 2 ; a=3"])
+        == b"__client_uat=3; a=1;b=2; a=3"
+    )
+    assert without_doubled([b"__session=1; __session_MqCvchyS=2;", b"__session"]) == b"__session_MqCvchyS=2"
+    assert without_doubled([b"__session=1", b"__session=2"]) is None
+
+
+def test_cookies_that_go_up_and_came_once_pass_byte_for_byte() -> None:
+    line = b"; ".join(name + b'="a b"' for name in [*FOREIGN, *CLERK, *FOREIGN])
+
+    assert without_doubled([line]) == line
 
 
 def test_no_cookie_field_goes_up_when_nothing_is_left() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway import GatewayUnderTest
+from tests.support.gateway import GatewayUnderTest, gateway_under_test
 from tests.support.wire import Reply, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -81,3 +81,27 @@ async def test_a_connection_that_waits_between_requests_has_no_head_to_be_late(
         reply = await wire.ask(request("/public/x"))
 
     assert reply.status == 200
+
+
+@BEFORE
+async def test_a_head_that_began_has_its_own_deadline_though_keepalive_is_over(
+    module_database_url: str, fast_lane: bool, before: bytes
+) -> None:
+    limits = {"keepalive": "500ms", "head_timeout": "2s"}
+    async with (
+        gateway_under_test(module_database_url, fast_lane=fast_lane, limits=limits) as gateway,
+        gateway.wire() as slow,
+        gateway.wire() as late,
+        gateway.wire() as idle,
+    ):
+        for wire in (slow, late, idle):
+            if before:
+                await wire.ask(before)
+        await slow.send(HALF)
+        await late.send(HALF)
+        await asyncio.sleep(1.5)
+
+        assert (await slow.ask(b"a\r\n\r\n")).status == 200
+        assert (await late.reply()).status == 408
+        assert await slow.closed()
+        assert await idle.closed()

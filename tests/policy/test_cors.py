@@ -34,7 +34,10 @@ def test_l06_own_answer_names_the_origin_and_lets_it_read_why() -> None:
 
     assert value_of(fields, b"Access-Control-Allow-Origin") == APP
     assert value_of(fields, b"Access-Control-Allow-Credentials") == b"true"
-    assert value_of(fields, b"Access-Control-Expose-Headers") == b"X-Request-Id, Retry-After, WWW-Authenticate"
+    assert (
+        value_of(fields, b"Access-Control-Expose-Headers")
+        == b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate"
+    )
     assert value_of(fields, b"Vary") == b"Origin"
 
 

@@ -1,11 +1,12 @@
 """The rules of a route, judged for an Actor."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.credentials.kinds import CredentialKind
-from gateway.errors import CredentialMissing, PolicyDenied, ScopeMissing, SessionPending
+from gateway.errors import CredentialMissing, PlanMissing, PolicyDenied, ScopeMissing, SessionPending
 from gateway.policy.decision import check_pending, decide
 from gateway.verify.principal import Impersonator
 from provisioning.records import Role
@@ -51,6 +52,7 @@ DENIALS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"features": ("o:reports",)}, {"features": ["reports", "beta"]}, "feature_missing"),
     ({"features": ("o:reports",)}, {"features": ["user:reports"]}, "feature_missing"),
     ({"plans": ("u:free",)}, {"plans": ["pro"]}, "plan_missing"),
+    ({}, {"plans": ["pro"]}, "plan_missing"),
     ({"factor_ages": (5, 10)}, {"reverification": "strict"}, "reverification_needed"),
     ({"factor_ages": (60, -1)}, {"reverification": "moderate"}, "reverification_needed"),
     ({"factor_ages": (-1, 1)}, {"reverification": "strict_mfa"}, "reverification_needed"),
@@ -72,6 +74,28 @@ def test_actor_who_meets_every_rule_may(who: dict[str, Any], rule: dict[str, Any
 @pytest.mark.parametrize("who, rule, reason", DENIALS)
 def test_broken_rule_is_named(who: dict[str, Any], rule: dict[str, Any], reason: str) -> None:
     assert denial_of(who, rule) == reason
+
+
+@pytest.mark.parametrize("plan", ["pro", "org:pro", "o:pro", "organization:pro"])
+def test_plan_of_the_organization_s_subscription_counts_in_its_scope(plan: str) -> None:
+    decide(replace(actor(), plan="pro"), compiled(plans=["team", plan]))
+
+
+@pytest.mark.parametrize(
+    "held,plan", [("", "pro"), ("", ""), ("pro", "user:pro"), ("pro", "x:pro"), ("pro", "Pro"), ("o:pro", "pro")]
+)
+def test_other_plans_are_missing_with_a_code_of_their_own(held: str, plan: str) -> None:
+    with pytest.raises(PlanMissing) as denied:
+        decide(replace(actor(), plan=held), compiled(plans=[plan]))
+
+    assert denied.value.code == denied.value.reason == "plan_missing"
+
+
+def test_plans_that_a_token_names_are_clerk_s_to_sell() -> None:
+    with pytest.raises(PlanMissing):
+        decide(replace(actor(plans=("u:free",)), plan="pro"), compiled(plans=["pro"]))
+
+    decide(replace(actor(plans=("o:team",)), plan=""), compiled(plans=["team"]))
 
 
 def test_missing_scope_tells_what_the_route_demands() -> None:

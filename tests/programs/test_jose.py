@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.gateway import ORIGIN, gateway_under_test, mint_token
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import program_named
 from tests.support.wire import Reply, bearer, connected, request
 

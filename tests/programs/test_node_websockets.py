@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.gateway import gateway_under_test
 from tests.support.minted import ROUTES, current_user
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.programs import program_named
 from tests.support.websockets import echo_server
 

@@ -15,7 +15,7 @@ from django.http import HttpRequest, JsonResponse
 from actorgate_upstream import ActorMiddleware, Verifier
 from actorgate_upstream.aiohttp import ACTOR, actor_middleware
 from tests.support.gateway import ORIGIN, GatewayUnderTest, gateway_under_test, mint_token
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.wire import Reply, bearer, connected, request
 
 UPSTREAMS = (Path(__file__).parent.parent.parent / "docs/upstreams.md").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.gateway import ORIGIN, GatewayUnderTest, mint_token
+from tests.support.gateway import ORIGIN, PUBLISHABLE_KEY, GatewayUnderTest, gateway_under_test, mint_token
 from tests.support.wire import bearer, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -140,6 +140,22 @@ async def test_bad_credential_on_an_optional_route_is_no_anonymous_one(gateway: 
     assert gateway.upstream.received == []
 
 
+@pytest.mark.parametrize("key", [PUBLISHABLE_KEY, PUBLISHABLE_KEY.replace("pk_live_", "pk_test_")])
+async def test_sign_of_a_session_elsewhere_is_no_credential_on_an_optional_route(
+    module_database_url: str, fast_lane: bool, key: str
+) -> None:
+    clerk = {"publishable_key": key}
+    async with gateway_under_test(
+        module_database_url, fast_lane=fast_lane, clerk=clerk, routes=SETTINGS["routes"]
+    ) as gateway:
+        optional = await gateway.get("/optional/x", "Cookie: __client_uat=1")
+        required = await gateway.get("/x", "Cookie: __client_uat=1")
+        with_session = await gateway.get("/optional/x", f"Cookie: __session={mint_token()}")
+
+    assert (optional.status, required.status, with_session.status) == (200, 401, 401)
+    assert gateway.upstream.last.one("x-actor-id") == ""
+
+
 async def test_good_credential_on_an_optional_route_is_somebody(gateway: GatewayUnderTest) -> None:
     await gateway.get("/optional/x", bearer(mint_token()))
 
@@ -201,7 +217,20 @@ OURS = {"session": mint_token(), "api token": "agt_x", "system token": "ags_x", 
 
 
 @pytest.mark.parametrize("token", OURS.values(), ids=OURS.keys())
-@pytest.mark.parametrize("line", ["Authorization: Bearer {}", "Authorization: bearer {}", "X-API-Key: {}"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Authorization: Bearer {}",
+        "Authorization: bearer {}",
+        "Authorization: Bearer {} x",
+        "Authorization: Bearer\t{}",
+        "Authorization: Bearer  {},",
+        'Authorization: Bearer token="{}"',
+        "Authorization: bearer:{}",
+        "X-API-Key: {}",
+        "X-API-Key: {}, theirs",
+    ],
+)
 async def test_no_token_of_ours_goes_up_where_none_is_read(gateway: GatewayUnderTest, line: str, token: str) -> None:
     reply = await gateway.get("/public/x", line.format(token))
 
@@ -251,6 +280,18 @@ async def test_route_that_forwards_credentials_sends_them_as_they_came(gateway: 
     assert reply.status == 200
     assert seen.one("authorization") == f"Bearer {token}"
     assert seen.one("cookie") == f"theme=dark; __session={token}; __client_uat=1"
+
+
+@pytest.mark.parametrize("target", ["/forwarded/x", "/forwarded-public/x"])
+async def test_of_several_cookies_of_one_name_none_goes_up_there_either(gateway: GatewayUnderTest, target: str) -> None:
+    mine, other = mint_token(sub="user_mine"), mint_token(sub="user_other")
+
+    reply = await gateway.get(
+        target, f"Cookie: a=1; __session={mine}; __client_uat=1", f"Cookie: __session={other}; a=2"
+    )
+
+    assert reply.status == 200
+    assert gateway.upstream.last.one("cookie") == "a=1; __client_uat=1; a=2"
 
 
 async def test_f02_f03_forwarding_fields_of_a_stranger_are_dropped_and_rewritten(gateway: GatewayUnderTest) -> None:

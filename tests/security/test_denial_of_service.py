@@ -52,7 +52,8 @@ async def test_d01_heads_that_dribble_end_at_the_deadline_and_harm_nobody(gatewa
             served.append((await gateway.get("/public/other")).status)
         answers = await dribbling
 
-    assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers)
+    assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers if answer)
+    assert any(answers)  # who still writes when its connection is closed may see the reset alone
     assert set(served) == {200}
     assert {received.target for received in gateway.upstream.received} == {b"/public/other"}
 

@@ -1,7 +1,9 @@
 """Clients that keep asking, and tell what was lost: answers that broke, and new connections left unanswered."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,18 +16,24 @@ class Load:
 
     Attributes:
         answered: Answers that came whole.
-        statuses: All that came.
+        counts: How many came of each.
         lost: How each loss looked. A kept connection that ends between two answers is none: HTTP allows it at any time.
         refused: Dials that were refused.
     """
 
     port: int
     target: str
+    tls: ssl.SSLContext | None = None
     answered: int = 0
-    statuses: set[int] = field(default_factory=set)
+    counts: Counter[int] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     refused: int = 0
     over: bool = False
+
+    @property
+    def statuses(self) -> set[int]:
+        """All statuses that came."""
+        return set(self.counts)
 
     async def until_answered(self, more: int) -> None:
         """Wait until this many further answers came."""
@@ -39,7 +47,7 @@ class Load:
         raw = request(self.target, *lines)
         while not self.over:
             try:
-                async with connected(self.port) as wire:
+                async with connected(self.port, self.tls) as wire:
                     await self._converse(wire, raw)
             except ConnectionRefusedError:
                 self.refused += 1
@@ -57,13 +65,21 @@ class Load:
                 return
             answers += 1
             self.answered += 1
-            self.statuses.add(reply.status)
+            self.counts[reply.status] += 1
             if reply.get("connection") == "close":
                 return
 
 
 @asynccontextmanager
-async def load_on(port: int, target: str = "/public/x", *, keeping: int = 8, dialling: int = 8) -> AsyncIterator[Load]:
+async def load_on(
+    port: int,
+    target: str = "/public/x",
+    *,
+    keeping: int = 8,
+    dialling: int = 8,
+    lines: Sequence[str] = (),
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Load]:
     """Run a crowd.
 
     Args:
@@ -71,13 +87,15 @@ async def load_on(port: int, target: str = "/public/x", *, keeping: int = 8, dia
         target: What they ask for.
         keeping: Clients that keep their connections.
         dialling: Clients that dial for each request.
+        lines: Fields of each request.
+        tls: Their context; None: plain.
     """
-    load = Load(port, target)
+    load = Load(port, target, tls)
     async with asyncio.TaskGroup() as group:
         for _ in range(keeping):
-            group.create_task(load.client())
+            group.create_task(load.client(*lines))
         for _ in range(dialling):
-            group.create_task(load.client("Connection: close"))
+            group.create_task(load.client("Connection: close", *lines))
         try:
             yield load
         finally:

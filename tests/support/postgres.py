@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import secrets
 import signal
-import socket
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +11,7 @@ import asyncpg
 
 from provisioning.database.embedded import EmbeddedPostgres
 from provisioning.database.migrate import upgrade
+from tests.support.ports import free_port
 
 FAST_AND_FORGETFUL = {
     "fsync": "off",
@@ -23,21 +22,6 @@ FAST_AND_FORGETFUL = {
 }
 TEMPLATE = "template_gateway"
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago, from below the range that systems lend by themselves.
-
-    So nothing that asks for any port, as every outgoing connection does, can take it before its server has it.
-    """
-    while True:
-        port = 10_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def on_database(url: str, name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.edge.fields import folded
+from tests.support.ports import BACKLOG
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
 
@@ -167,7 +168,7 @@ async def recording_upstream(
     """Run one on this port, on a free one, or on a Unix socket; it ends as if its process had."""
     upstream = RecordingUpstream(secure=tls is not None)
     if path is None:
-        server = await asyncio.start_server(upstream.serve, "127.0.0.1", port, limit=2**20, ssl=tls)
+        server = await asyncio.start_server(upstream.serve, "127.0.0.1", port, limit=2**20, ssl=tls, backlog=BACKLOG)
         upstream.port = server.sockets[0].getsockname()[1]
     else:
         server = await asyncio.start_unix_server(upstream.serve, path, limit=2**20)

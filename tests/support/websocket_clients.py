@@ -122,10 +122,12 @@ Opening = Callable[..., AbstractAsyncContextManager[WebsocketClient]]
 
 @asynccontextmanager
 async def open_with_websockets(
-    url: str, *, compress: bool = False, subprotocols: Sequence[str] = ()
+    url: str, *, compress: bool = False, subprotocols: Sequence[str] = (), token: str | None = None
 ) -> AsyncIterator[WebsocketClient]:
     """Connect with `websockets`."""
     options: dict[str, Any] = {"max_size": None, "ping_interval": None, "proxy": None}
+    if token is not None:
+        options["additional_headers"] = {"Authorization": f"Bearer {token}"}
     offered = [Subprotocol(name) for name in subprotocols] or None
     async with connect(url, compression="deflate" if compress else None, subprotocols=offered, **options) as connection:
         yield OfWebsockets(connection)

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame
+from websockets.streams import StreamReader
 
 from tests.support.upstream import Received, Responder
 from tests.support.wire import request
@@ -59,6 +61,31 @@ def frame(opcode: int, payload: bytes, *, final: bool = True, mask: bytes = b"")
         length = bytes((flag | 127,)) + size.to_bytes(8, "big")
     body = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload)) if mask else payload
     return bytes((opcode | (0x80 if final else 0),)) + length + mask + body
+
+
+class ServersEar:
+    """Reads what a client sends as `websockets` does on a server (and uvicorn with it)."""
+
+    def __init__(self) -> None:
+        self._stream = StreamReader()
+        self._parsing = self._next()
+
+    def hear(self, data: bytes) -> list[Frame]:
+        """Take bytes as they come; gives the frames that are whole with them."""
+        self._stream.feed_data(data)
+        heard: list[Frame] = []
+        while self._stream.buffer:
+            try:
+                next(self._parsing)
+            except StopIteration as done:
+                heard.append(done.value)
+                self._parsing = self._next()
+            else:
+                break  # it wants more
+        return heard
+
+    def _next(self) -> Generator[None, None, Frame]:
+        return Frame.parse(self._stream.read_exact, mask=True)
 
 
 async def echo(connection: ServerConnection) -> None:

@@ -1,10 +1,11 @@
 """A client that sends exactly the bytes a test gives it, and reads answers strictly."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -79,11 +80,11 @@ class Answers:
             interim = []
             while True:
                 reply = await self._head()
-                if reply.status >= 200:
+                if reply.status >= 200 or reply.status == 101:
                     break
                 interim.append(reply.status)
             reply.interim = interim
-            if method != "HEAD" and reply.status not in (204, 304):
+            if method != "HEAD" and reply.status not in (101, 204, 304):
                 reply.body = await self._body(reply)
             return reply
 
@@ -145,10 +146,24 @@ class Wire(Answers):
         return await self.reply(raw.split(b" ", 1)[0].decode("latin-1"))
 
 
+class Answering(Protocol):
+    """Whoever takes requests: a gateway in this process, one of several elsewhere, or the balancer before them."""
+
+    async def ask(self, raw: bytes) -> Reply:
+        """Send one request on a connection of its own."""
+
+
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Wire]:
-    """Open one connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+async def connected(port: int, tls: ssl.SSLContext | None = None, address: str | None = None) -> AsyncIterator[Wire]:
+    """Open one connection.
+
+    Args:
+        port: Of 127.0.0.1.
+        tls: The client's context; None: plain.
+        address: To come from, of 127.0.0.0/8; None: 127.0.0.1.
+    """
+    local = (address, 0) if address is not None else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**22, ssl=tls, local_addr=local)
     try:
         yield Wire(reader, writer)
     finally:

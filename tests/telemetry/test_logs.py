@@ -2,7 +2,10 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -71,3 +74,13 @@ def test_l01_messages_of_libraries_are_lines_of_the_same_shape(logs: pytest.Capt
     (line,) = written(logs)
     assert (line["logger"], line["level"]) == ("aiohttp.server", "error")
     assert line["message"] == "Error handling request a\nb"
+
+
+def test_a_log_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch, logs: object) -> None:
+    """Else every refusal would be answered as if the client were to blame, or not at all, once a disk is full."""
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=full))
+        configure_logs()
+
+        structlog.get_logger().info("request refused")
+        logging.getLogger("library").warning("no room")

@@ -10,6 +10,8 @@ from tests.support.wire import Reply, bearer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FAMILIES = (
+    "gateway_breaker_open",
+    "gateway_breaker_trips_total",
     "gateway_build_info",
     "gateway_requests_total",
     "gateway_request_duration_seconds_bucket",
@@ -20,11 +22,14 @@ FAMILIES = (
     "gateway_upstream_connections",
     "gateway_jwks_fetches_total",
     "gateway_jwks_age_seconds",
-    "gateway_caller_cache_requests_total",
+    "gateway_cache_requests_total",
     "gateway_caller_renewals_total",
     "gateway_database_failures_total",
     "gateway_clerk_api_requests_total",
     "gateway_provisioned_users_total",
+    "gateway_audit_notes_dropped_total",
+    "gateway_usage_events_total",
+    "gateway_usage_waiting",
     "gateway_provisioning_failures_total",
     "gateway_provisioning_duration_seconds_bucket",
 )
@@ -100,10 +105,10 @@ async def test_upstream_that_answers_badly_is_counted(gateway: GatewayUnderTest)
 async def test_hits_of_the_near_cache_are_counted(gateway: GatewayUnderTest) -> None:
     line = bearer(mint_token(jti="counted"))
     await gateway.get("/x", line)
-    before = await gateway.metric("gateway_caller_cache_requests_total", result="hit")
+    before = await gateway.metric("gateway_cache_requests_total", result="hit")
     await gateway.get("/x", line)
 
-    assert await gateway.metric("gateway_caller_cache_requests_total", result="hit") == before + 1
+    assert await gateway.metric("gateway_cache_requests_total", result="hit") == before + 1
 
 
 async def test_new_people_are_counted(gateway: GatewayUnderTest) -> None:

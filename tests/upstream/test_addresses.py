@@ -224,7 +224,9 @@ async def test_want_of_files_on_this_side_is_not_held_against_an_address() -> No
 async def test_a_burst_of_dials_beyond_a_sockets_backlog_waits(tmp_path: Path) -> None:
     served = RecordingUpstream()
     server = await asyncio.start_unix_server(served.serve, tmp_path / "app.sock", backlog=1)
-    pool = upstream(parse_addresses([f"unix:{tmp_path}/app.sock"]), max_connections=200)
+    pool = upstream(
+        parse_addresses([f"unix:{tmp_path}/app.sock"]), max_connections=200, connect_timeout_s=60, queue_timeout_s=60
+    )
     sinks = await asyncio.gather(*(ask(pool) for _ in range(200)))
     pool.close()
     server.close()

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.upstream.rotation import FIRST_PAUSE_S
 from tests.support.gateway import GatewayUnderTest, gateway_under_test
+from tests.support.ports import free_port
 from tests.support.upstream import answering, recording_upstream, until
 from tests.support.wire import request
 
@@ -151,7 +152,7 @@ async def test_a_process_killed_under_load_costs_no_get(database_url: str, fast_
 async def test_all_dead_is_502_at_once_and_heals_without_waiting_for_a_pause(
     database_url: str, fast_lane: bool
 ) -> None:
-    async with recording_upstream() as one, recording_upstream() as two:
+    async with recording_upstream() as one, recording_upstream(port=free_port()) as two:
         pass
     addresses = several(one.url, two.url)
     async with gateway_under_test(database_url, fast_lane=fast_lane, upstreams=addresses) as gateway:
@@ -164,7 +165,7 @@ async def test_all_dead_is_502_at_once_and_heals_without_waiting_for_a_pause(
 
 
 async def test_an_address_that_rests_is_asked_again_once_its_pause_is_over(database_url: str, fast_lane: bool) -> None:
-    async with recording_upstream() as gone:
+    async with recording_upstream(port=free_port()) as gone:
         pass
     async with recording_upstream() as alive:
         addresses = several(alive.url, gone.url)

@@ -13,11 +13,12 @@ class Difference:
     why: str
 
 
-_OAUTH = "OAuth access tokens are none of our credentials; there is no setting for header types"
+_OAUTH = "an OAuth access token is another kind of credential here; there is no setting for header types"
 _AUDIENCE = "session tokens carry no audience, and there is no setting for one"
 _RS256 = "the algorithm is RS256 alone, judged before the key"
 _EXPIRED = "no refresh is ever tried, so the word is that of the token"
-_MACHINE = "only session tokens are accepted; which kinds a route takes is its `accept` setting"
+_COOKIE = "a cookie is a credential of a kind that this route does not take, whatever stands in it"
+_LOOKED_AT = "stricter: a 200 is no answer, what it says is"
 _HANDSHAKE = "handshakes are not resolved: their cookies are ignored"
 
 DIFFERENCES: dict[str, Difference] = {
@@ -40,15 +41,13 @@ DIFFERENCES: dict[str, Difference] = {
     "cookie-expired-document": Difference("token-expired", _EXPIRED),
     "cookie-expired-xhr": Difference("token-expired", _EXPIRED),
     "handshake-location-carries-expired-token": Difference("token-expired", _EXPIRED),
-    "header-session-not-in-array": Difference("signed-in", _MACHINE),
-    "header-session-but-m2m-wanted": Difference("signed-in", _MACHINE),
-    "header-api-key-but-oauth-wanted": Difference("token-invalid", _MACHINE),
-    "machine-token-in-cookie": Difference("session-token-but-no-client-uat", _MACHINE),
-    "header-oauth-jwt-accepted": Difference("token-type-mismatch", _MACHINE),
-    "header-m2m-jwt-accepted": Difference("token-type-mismatch", _MACHINE),
-    "header-m2m-jwt-no-cat-accepted": Difference("token-type-mismatch", _MACHINE),
-    "header-m2m-jwt-with-session-cat": Difference("token-type-mismatch", _MACHINE),
-    "header-oauth-jwt-null-sub-not-a-crash": Difference("token-type-mismatch", _MACHINE),
+    "machine-token-in-cookie": Difference("token-type-mismatch", _COOKIE),
+    "header-oauth-jwt-accepted": Difference(
+        "token-invalid-issuer",
+        "stricter: `iss` is always compared (with this issuer among ours it signs in, see below)",
+    ),
+    "opaque-api_key-200-but-revoked": Difference("machine_revoked", _LOOKED_AT),
+    "opaque-oauth_token-200-active-false": Difference("machine_inactive", _LOOKED_AT),
     "cross-origin-referrer-document": Difference(
         "signed-in", "the sync between domains needs a handshake; refusing would break every link from another site"
     ),

@@ -1,21 +1,28 @@
 """Clerk's conformance vectors through our own rules."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from config.model import Cache
 from config.publishable_key import parse_publishable_key
 from gateway.credentials.find import find_credentials
 from gateway.credentials.jwt_text import UnverifiedJwt, parse_jwt
-from gateway.credentials.kinds import Carrier
+from gateway.credentials.kinds import Carrier, Credential, CredentialKind
 from gateway.credentials.session_cookie import CookieRules
 from gateway.errors import CredentialRejected, VerifierUnavailable
 from gateway.verify.authorization import has_feature, has_permission, has_plan, has_role, is_fresh, is_reverified
 from gateway.verify.claims import VerifiedClaims, read_principal
+from gateway.verify.machine import MachineRules
+from gateway.verify.machine_api import MachineApi
+from gateway.verify.machine_tokens import MachineTokens
 from gateway.verify.principal import Principal
 from gateway.verify.session import SessionRules, check_claims, check_class, check_signature, key_id
 from gateway.verify.signing_keys import SigningKeys
@@ -26,6 +33,12 @@ from tests.verify.differences import DIFFERENCES, NOT_RUN
 
 ISSUER = "https://clerk.inspired.puma-74.lcl.dev"
 ABSENT = "session-token-and-uat-missing"
+KINDS = {  # Clerk's words for them
+    "session_token": CredentialKind.SESSION,
+    "api_key": CredentialKind.CLERK_API_KEY,
+    "oauth_token": CredentialKind.CLERK_OAUTH,
+    "m2m_token": CredentialKind.CLERK_M2M,
+}
 
 
 def _listed(value: str | list[str] | None) -> tuple[str, ...]:
@@ -80,23 +93,41 @@ async def _token_outcome(vector: dict[str, Any]) -> str:
     return "ok"
 
 
-async def _authenticated(vector: dict[str, Any]) -> tuple[UnverifiedJwt, Principal]:
-    options, headers = vector["options"], vector["request"]["headers"]
-    authorization = headers["authorization"].encode() if "authorization" in headers else None
-    cookies = [headers["cookie"].encode()] if "cookie" in headers else []
-    rules = CookieRules.of(parse_publishable_key(options["publishable_key"]))
+def _accepted(options: dict[str, Any]) -> frozenset[CredentialKind]:
+    """What a route with this option of Clerk's would name in `accept`."""
+    words = _listed(options.get("accepts_token", "session_token"))
+    return frozenset(KINDS.values()) if words == ("any",) else frozenset(KINDS[word] for word in words)
+
+
+def _presented(authorization: bytes | None, cookies: list[bytes], vector: dict[str, Any]) -> Credential:
+    """What counts of a request, as the pipeline takes it: a kind that is not named is refused before anybody is asked.
+
+    The pipeline's word for that is `kind_not_accepted`; Clerk's stands here.
+    """
+    rules = CookieRules.of(parse_publishable_key(vector["options"]["publishable_key"]))
     found = find_credentials(authorization, None, cookies, rules, vector["now"])
     if not found:
         raise CredentialRejected(ABSENT)
+    if found[0].kind not in _accepted(vector["options"]):
+        raise CredentialRejected("token-type-mismatch")
+    return found[0]
+
+
+async def _authenticated(vector: dict[str, Any], rules: SessionRules | None = None) -> tuple[UnverifiedJwt, Principal]:
+    headers = vector["request"]["headers"]
+    authorization = headers["authorization"].encode() if "authorization" in headers else None
+    cookies = [headers["cookie"].encode()] if "cookie" in headers else []
+    credential = _presented(authorization, cookies, vector)
     async with serve_jwks() as server:
         await _publish(server, vector)
         keys = SigningKeys(server.url)
         await keys.start()
         try:
-            principal = await Verifier(keys, _rules(options), lambda: float(vector["now"])).verify(found[0])
+            verifier = Verifier(keys, rules or _rules(vector["options"]), lambda: float(vector["now"]))
+            principal = await verifier.verify(credential)
         finally:
             await keys.close()
-    return parse_jwt(found[0].token), principal
+    return parse_jwt(credential.token), principal
 
 
 def _applies(vector: dict[str, Any]) -> bool:
@@ -136,7 +167,11 @@ async def test_request_comes_out_as_in_clerks_library(vector: dict[str, Any]) ->
         return
     token, principal = await _authenticated(vector)
 
+    assert principal.kind is KINDS[expect.get("token_type") or "session_token"]
     assert principal.subject == expect.get("user_id", principal.subject)
+    assert principal.subject == expect.get("machine_id", principal.subject)
+    assert list(principal.scopes or ()) == expect.get("scopes", list(principal.scopes or ()))
+    assert principal.token_id == expect.get("id", principal.token_id)
     assert principal.session_id == expect.get("session_id", principal.session_id)
     assert principal.pending == (expect.get("auth_session_status") == "pending")
     assert expect.get("claims_subset", {}).items() <= token.payload.items()
@@ -148,6 +183,63 @@ async def test_request_comes_out_as_in_clerks_library(vector: dict[str, Any]) ->
         assert principal.organization.id == expect["org_id"]
         assert f"org:{principal.organization.role}" == expect["org_role"]
         assert list(principal.organization.permissions) == expect["org_permissions"]
+
+
+async def test_oauth_token_signs_in_where_its_issuer_is_one_of_ours() -> None:
+    (vector,) = (vector for vector in vectors("authenticate") if vector["name"] == "header-oauth-jwt-accepted")
+
+    _, principal = await _authenticated(
+        vector, replace(_rules(vector["options"]), issuers=("https://clerk.oauth.example.test",))
+    )
+
+    assert (principal.kind, principal.subject) == (CredentialKind.CLERK_OAUTH, vector["expect"]["user_id"])
+    assert principal.scopes == ("read:foo", "write:bar")
+
+
+async def _asked(vector: dict[str, Any]) -> Principal:
+    """Verify an opaque token with the one answer that Clerk gives, which must be to the question it expects."""
+    options, wanted = vector["options"], vector["backend_api"]["request"]
+    questions = []
+
+    async def answer(request: web.Request) -> web.Response:
+        presented = request.headers.get("Authorization")
+        questions.append((request.method, request.path, await request.json(), presented))
+        response = vector["backend_api"]["response"]
+        return web.json_response(response["json"], status=response["status"])
+
+    credential = _presented(b"Bearer " + vector["token"].encode(), [], vector)
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", answer)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        api = MachineApi(session, str(server.make_url("")), options["secret_key"], options.get("machine_secret_key"))
+        rules = MachineRules.beside(_rules(options))
+        tokens = MachineTokens(api, rules, Cache(), clock=lambda: float(vector["now"]))
+        try:
+            return await tokens.verify(credential)
+        finally:
+            assert questions == [(wanted["method"], wanted["path"], wanted["json"], wanted["authorization"])]
+
+
+@pytest.mark.parametrize("vector", _running("machine_opaque"), ids=name_of)
+async def test_opaque_token_comes_out_as_in_clerks_library(vector: dict[str, Any]) -> None:
+    expect = vector["expect"]
+    ours = _expected(vector, expect.get("reason") or expect["status"])
+    if ours != "signed-in":
+        with pytest.raises((CredentialRejected, VerifierUnavailable)) as refused:
+            await _asked(vector)
+
+        assert refused.value.reason == ours
+        # Our own wrong key and an outage are nobody else's fault.
+        wrong = isinstance(refused.value, CredentialRejected)
+        assert wrong == (ours not in ("secret-key-invalid", "unexpected-error"))
+        return
+    principal = await _asked(vector)
+
+    assert principal.kind is KINDS[expect["token_type"]]
+    assert principal.token_id == expect.get("id", principal.token_id)
+    wanted = expect.get("user_id") or expect.get("org_id") or expect.get("machine_id") or principal.subject
+    assert principal.subject == wanted
+    assert list(principal.scopes or ()) == expect.get("scopes", list(principal.scopes or ()))
 
 
 def _principal(claims: dict[str, Any]) -> Principal:
@@ -211,6 +303,14 @@ def test_has_answers_as_in_clerks_library(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", _running("token_type"), ids=name_of)
+def test_token_is_classified_as_in_clerks_library(vector: dict[str, Any]) -> None:
+    found = find_credentials(vector["token"].encode(), None, [], CookieRules(), 0)  # a word alone is a bearer
+
+    assert [credential.kind for credential in found] == ([KINDS[vector["expect"]["token_type"]]] if found else [])
+    assert bool(found) == bool(vector["token"])  # no text at all is nothing presented
+
+
+@pytest.mark.parametrize("vector", _running("token_type"), ids=name_of)
 def test_token_of_another_type_is_no_session(vector: dict[str, Any]) -> None:
     try:
         check_class(parse_jwt(vector["token"]))
@@ -240,6 +340,6 @@ def test_publishable_key_is_read_as_in_clerks_library(vector: dict[str, Any]) ->
 
 
 def test_every_row_of_the_table_names_a_vector() -> None:
-    kinds = ("verify_token", "authenticate", "claims", "has", "token_type", "publishable_key")
+    kinds = ("verify_token", "authenticate", "claims", "has", "token_type", "publishable_key", "machine_opaque")
 
     assert set(DIFFERENCES) <= {vector["name"] for kind in kinds for vector in vectors(kind)}

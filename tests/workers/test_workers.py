@@ -15,7 +15,7 @@ from tests.support.load import load_on
 from tests.support.upstream import OK, Received
 from tests.support.websockets import frame, handshake, switching, then_echo
 from tests.support.wire import connected, request
-from tests.support.workers import Crew, crew_under_test
+from tests.support.workers import DEADLINE_S, Crew, crew_under_test
 from tests.test_docs import after, rows, words
 
 CLOSE_1012 = frame(0x8, (1012).to_bytes(2, "big") + b"drain")
@@ -60,7 +60,10 @@ async def test_metrics_are_those_of_all_workers(crew: Crew) -> None:
 
 
 async def test_readiness_tells_of_every_check_and_worker(crew: Crew) -> None:
-    ready = await crew.admin("/readyz")
+    await crew.told("worker listening", 2)
+    async with asyncio.timeout(DEADLINE_S):  # a worker that has no time for a second counts as not ready
+        while (ready := await crew.admin("/readyz")).json()["workers"]["ready"] < 2:
+            pass
 
     assert (ready.status, ready.json()) == (
         200,

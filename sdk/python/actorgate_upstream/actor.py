@@ -24,12 +24,12 @@ class Actor:
     """Who calls.
 
     Attributes:
-        id: `usr_…`, or `system:…` for a system token.
+        id: `usr_…`; `system:…` of a system token, Clerk's `mch_…` or `org_…` of a machine token without a user.
         role: `USER`, `ADMIN` or `SYSTEM`.
         auth: What they showed the gateway: `session`, `api_token`, …
         scopes: None: not limited by scopes.
         session_id: Clerk's, if there is one.
-        token_id: `atk_…` of an API token, if it was one.
+        token_id: `atk_…` of an API token, Clerk's id of a machine token, if it was one.
         impersonator_id: Who acts as this user, if somebody does.
         plan: Of the subscription, if known.
         flags: Feature flags.

@@ -9,9 +9,9 @@ from typing import TypeVar
 import asyncpg
 
 from config.model import Settings
+from gateway.commands.tokens import STATEMENT_TIMEOUT_S, CommandFailed, Printed, json_text
 from gateway.identity.ring_settings import ring_records, rotation_rules
 from gateway.report import failure_text
-from gateway.token_commands import STATEMENT_TIMEOUT_S, CommandFailed, Printed, json_text
 from provisioning.database.pool import Database
 from provisioning.errors import ProvisioningError, SealBroken
 from provisioning.key_ring import unopened_text

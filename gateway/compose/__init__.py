@@ -1,0 +1,1 @@
+"""What a process is composed of, part by part; `composition.py` puts it together."""
