@@ -75,7 +75,8 @@ class Principal:
         binding: What a minted token is held against beside its signature; None for other kinds.
         issued_at: `iat` of a session token, Unix seconds, also of the one that something was minted for;
             None when absent, and for other kinds.
-        recheck_at: Monotonic seconds: then whoever vouches for it must be asked again. Infinite: it proves itself.
+        recheck_at: Monotonic seconds: then whoever vouches for it must be asked again, or signing keys that are
+            younger. Infinite: it proves itself.
     """
 
     kind: CredentialKind

@@ -123,6 +123,11 @@ class SigningKeys:
         """True while there are keys that may be believed."""
         return self.age_s() <= self._stale_ceiling
 
+    @property
+    def good_until(self) -> float:
+        """Monotonic seconds at which this set, and what was verified with it, stops being believed."""
+        return self._fetched_at + self._stale_ceiling
+
     def find_key(self, kid: str) -> SigningKey | None:
         """Look a key up without waiting.
 

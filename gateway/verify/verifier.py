@@ -7,6 +7,7 @@ known without a look at anything but the settings: `actors/system_tokens.py`.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.credentials.jwt_text import UnverifiedJwt, parse_jwt
 from gateway.credentials.kinds import Credential, CredentialKind
@@ -131,9 +132,11 @@ class Verifier:
 
     def _principal(self, token: UnverifiedJwt, credential: Credential) -> Principal:
         if credential.kind in MACHINE:
-            return read_machine(token, credential.kind, self._machines, self._clock())
-        claims = check_claims(token, self._rules, credential.carrier, self._clock())
-        return read_principal(claims, credential.carrier, self._rules.name_claims, self._rules.email_claims)
+            principal = read_machine(token, credential.kind, self._machines, self._clock())
+        else:
+            claims = check_claims(token, self._rules, credential.carrier, self._clock())
+            principal = read_principal(claims, credential.carrier, self._rules.name_claims, self._rules.email_claims)
+        return replace(principal, recheck_at=self.keys.good_until)
 
 
 def _is_opaque(credential: Credential) -> bool:

@@ -72,6 +72,21 @@ async def test_k03_beyond_the_ceiling_all_come_back_until_one_fetch_serves_them_
         assert fetches <= 3  # one that was held back on the way, the one that found it back, a refresh
 
 
+async def test_k03_beyond_the_ceiling_a_token_that_was_verified_is_believed_no_longer_either(
+    database_url: str, redis_url: str
+) -> None:
+    remembered = {"cache": {"near_ttl": "1m", "degraded_ttl": "1m"}}
+    token = mint_token()
+    async with outage_stage(database_url, redis_url, **SHORT | remembered) as stage:
+        assert (await stage.ask(token)).status == 200
+        await stage.jwks.set(Fault.RESET)
+
+        assert asks_to_come_back(await stage.until(503, token))
+
+        await stage.jwks.set(Fault.NONE)
+        await stage.until(200, token)
+
+
 async def test_the_source_is_probed_by_nobody_but_one_while_it_is_away(database_url: str, redis_url: str) -> None:
     async with outage_stage(database_url, redis_url, **SHORT) as stage:
         await stage.ask(mint_token())
