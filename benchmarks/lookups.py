@@ -22,6 +22,7 @@ from gateway.verify.session import SessionRules
 from gateway.verify.signing_keys import SigningKeys
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
+from provisioning.audit import GATEWAY, Origin
 from provisioning.records import Organization, Role, Standing, Subject, User
 
 _LIFE_S = 3600.0
@@ -45,7 +46,7 @@ class _MadeUp(Arrivals):
     def __init__(self) -> None:
         """Nothing of the base is needed."""
 
-    async def standing(self, subject: Subject) -> Standing:
+    async def standing(self, subject: Subject, origin: Origin = GATEWAY) -> Standing:
         now = datetime.now(UTC)
         user = User(f"usr_{subject.clerk_user_id}", subject.clerk_user_id, Role.USER, now, now)
         organization = Organization(f"org_{subject.clerk_user_id}", None, "Personal", now, now)

@@ -10,6 +10,7 @@ Both lanes share all of it. Everything refused is raised (`errors.py`); `problem
 """
 
 from gateway.actors.beliefs import Caller
+from gateway.actors.origin import origin_of
 from gateway.answer import Answer
 from gateway.credentials.find import find_credentials
 from gateway.credentials.kinds import Carrier, Credential, CredentialKind, digest_of
@@ -247,7 +248,7 @@ class Pipeline:
         rooms, arrived = self.rooms, way.arrived
         if credential.kind is _SYSTEM_TOKEN:
             return rooms.system_tokens.resolve(credential, arrived.view.address)
-        caller = await rooms.callers.resolve(credential, way.rule)
+        caller = await rooms.callers.resolve(credential, way.rule, origin_of(None, arrived))
         if credential.kind is _WEBSOCKET_TOKEN:
             check_use(caller.actor.principal, arrived.target.path, arrived.fields.lifted[slots.ORIGIN])
         return caller

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from provisioning.audit import Origin
+from provisioning.audit import GATEWAY, Origin
 from provisioning.bootstrap import Bootstrap
 from provisioning.clerk_api import ClerkApi
 from provisioning.first_sight import FirstSight
@@ -77,16 +77,20 @@ class Arrivals:
         self._asked_anew = 0
         self.tally = Tally()
 
-    async def standing(self, subject: Subject) -> Standing:
+    async def standing(self, subject: Subject, origin: Origin = GATEWAY) -> Standing:
         """Find the subject's standing, or make and refresh what is missing. A cancelled waiter leaves the others be.
 
         Disabled and deleted users come back as they are: the caller refuses them.
+
+        Args:
+            subject: Proven by a verified credential.
+            origin: Where they were seen, for the audit; of those who ask at once the first one's counts.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be asked now.
             OrganizationMissing: No Clerk organization in the token, and personal ones are off.
         """
-        return await self._flights.run((self._asked_anew, subject), lambda: self._standing(subject))
+        return await self._flights.run((self._asked_anew, subject), lambda: self._standing(subject, origin))
 
     def ask_anew(self) -> None:
         """Let nobody from now on join a flight that is under way: what it reads may be from before a change."""
@@ -147,7 +151,7 @@ class Arrivals:
         """Make what is missing of a known person's records; as `repair`."""
         return await repair(self._first_sight, user_id, origin)
 
-    async def _standing(self, subject: Subject) -> Standing:
+    async def _standing(self, subject: Subject, origin: Origin) -> Standing:
         found = await self._first_sight.find(subject.clerk_user_id, subject.clerk_organization_id)
         if found is not None and self._is_complete(found, subject):
             if self._bootstrap is not None:
@@ -155,7 +159,7 @@ class Arrivals:
             return found
         began = self._clock()
         try:
-            provisioned = await self._provision(subject)
+            provisioned = await self._provision(subject, origin)
         except Exception:
             self.tally.failures += 1
             raise
@@ -169,10 +173,10 @@ class Arrivals:
     def _is_complete(self, standing: Standing, subject: Subject) -> bool:
         return is_current(standing, subject) and not self._first_sight.owes_trial(standing)
 
-    async def _provision(self, subject: Subject) -> Standing:
+    async def _provision(self, subject: Subject, origin: Origin) -> Standing:
         told = await self._ask(subject)
         provisioned = await self._first_sight.provision(
-            subject, told.profile, told.organization_name, profile_unknown=told.profile_unknown
+            subject, told.profile, told.organization_name, profile_unknown=told.profile_unknown, origin=origin
         )
         self.tally.provisioned_users += provisioned.created
         standing = provisioned.standing

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from asyncpg import Record as Row
 
-from provisioning.audit import GATEWAY, Event, append
+from provisioning.audit import GATEWAY, Event, Origin, append
 from provisioning.database.pool import Connection, Database
 from provisioning.errors import MembershipEnded, OrganizationMissing
 from provisioning.ids import new_id
@@ -209,6 +209,7 @@ class FirstSight:
         organization_name: str | None = None,
         *,
         profile_unknown: bool = False,
+        origin: Origin = GATEWAY,
     ) -> Provisioned:
         """Make what is missing of user, organization and membership, all or nothing; who comes second reads.
 
@@ -223,6 +224,7 @@ class FirstSight:
             profile: For a new user; of a known one, only what the token's own claims say is taken over.
             organization_name: For a new Clerk organization; else its slug or Clerk's id serves.
             profile_unknown: Clerk was asked for the profile and did not tell: a new user's is synced later.
+            origin: Where the subject was seen, for the audit events.
 
         Raises:
             MembershipEnded: Webhooks told that the person left the token's organization after it was made, or that it
@@ -248,14 +250,14 @@ class FirstSight:
             trial = await self._trial(connection, user, organization)
             subscription = trial or await current_subscription(connection, organization.id)
             if created:
-                events, told = await self._welcome(connection, user, organization, trial)
+                events, told = await self._welcome(connection, user, organization, trial, origin)
             else:
-                events = list(membership_event(user.id, organization.id, membership["role"], before, GATEWAY))
+                events = list(membership_event(user.id, organization.id, membership["role"], before, origin))
                 told = self._follow(user, organization, trial, role if before is None else None)
             if found.linked is not None:
-                events.insert(0, linked_event(user, found.linked, organization.id, GATEWAY))
+                events.insert(0, linked_event(user, found.linked, organization.id, origin))
             if trial is not None:
-                events.append(started(trial, user.id))
+                events.append(started(trial, user.id, origin))
             if profile_unknown and created:
                 told = (*told, *self.announcements.profile_unknown(user))
             await enqueue(connection, *told)
@@ -269,12 +271,17 @@ class FirstSight:
         return self.trials is not None and standing.subscription is None and may_start_trial(standing.user)
 
     async def _welcome(
-        self, connection: Connection, user: User, organization: Organization, trial: Subscription | None
+        self,
+        connection: Connection,
+        user: User,
+        organization: Organization,
+        trial: Subscription | None,
+        origin: Origin,
     ) -> tuple[list[Event], tuple[Effect, ...]]:
         """What is recorded and told of a new person."""
-        events = [Event("user.created", organization.id, GATEWAY, (user.id,))]
+        events = [Event("user.created", organization.id, origin, (user.id,))]
         if self.first_token is not None:
-            events.append(await self.first_token.insert(connection, user.id, organization.id))
+            events.append(await self.first_token.insert(connection, user.id, organization.id, origin))
         return events, self.announcements.new_user(user, organization, trial)
 
     def _follow(
@@ -338,13 +345,6 @@ class FirstSight:
         """
         async with self.database.transaction() as connection:
             return await _organization(connection, Subject("", clerk_organization_id), name, "")
-
-    async def refresh_profile(self, subject: Subject) -> User | None:
-        """Let name and e-mail follow the token's claims; None when there is nothing to follow."""
-        claims = claimed(subject)
-        async with self.database.connection() as connection:
-            row = await connection.fetchrow(_REFRESH_USER, subject.clerk_user_id, claims.name, claims.email)
-        return user_of(row) if row else None
 
 
 def may_start_trial(user: User) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from provisioning.audit import GATEWAY, Event, Origin
+from provisioning.audit import Event, Origin
 from provisioning.database.pool import Connection
 from provisioning.ids import new_id
 from provisioning.records import ApiToken
@@ -108,10 +108,10 @@ class FirstToken:
     sealer: Sealer
     rules: TokenRules
 
-    async def insert(self, connection: Connection, user_id: str, organization_id: str) -> Event:
+    async def insert(self, connection: Connection, user_id: str, organization_id: str, origin: Origin) -> Event:
         """Write its row, with the application's scopes and the default life; gives what the audit is to be told."""
         now = datetime.now(UTC)
         expires_at = self.rules.expires_at(Expiry.DEFAULT, now)
         draft = Draft(user_id, organization_id, FIRST_TOKEN_NAME, self.rules.scopes, now, expires_at)
         made = await insert(connection, draft, self.sealer)
-        return told("created", made.token, GATEWAY, sealed=True)
+        return told("created", made.token, origin, sealed=True)

@@ -64,8 +64,8 @@ async def repair(sight: FirstSight, user_id: str, origin: Origin) -> Repaired:
         organization = await _organization(sight, connection, user, steps)
         events: list[Event] = []
         if organization is not None:
-            events += await _token(sight, connection, user, organization, steps)
-            events += await _trial(sight, connection, user, organization, steps)
+            events += await _token(sight, connection, user, organization, steps, origin)
+            events += await _trial(sight, connection, user, organization, steps, origin)
         organization_id = organization.id if organization is not None else None
         told: dict[str, Step] = {"user": "found", **steps}
         facts = {"organizationId": organization_id, "steps": told}
@@ -101,7 +101,12 @@ async def _organization(
 
 
 async def _token(
-    sight: FirstSight, connection: Connection, user: User, organization: Organization, steps: dict[str, Step]
+    sight: FirstSight,
+    connection: Connection,
+    user: User,
+    organization: Organization,
+    steps: dict[str, Step],
+    origin: Origin,
 ) -> list[Event]:
     if sight.first_token is None:
         return []
@@ -109,11 +114,16 @@ async def _token(
         steps["apiToken"] = "found"
         return []
     steps["apiToken"] = "made"
-    return [await sight.first_token.insert(connection, user.id, organization.id)]
+    return [await sight.first_token.insert(connection, user.id, organization.id, origin)]
 
 
 async def _trial(
-    sight: FirstSight, connection: Connection, user: User, organization: Organization, steps: dict[str, Step]
+    sight: FirstSight,
+    connection: Connection,
+    user: User,
+    organization: Organization,
+    steps: dict[str, Step],
+    origin: Origin,
 ) -> list[Event]:
     if sight.trials is None or not may_start_trial(user):
         return []
@@ -122,4 +132,4 @@ async def _trial(
     if trial is None:
         return []
     await enqueue(connection, *sight.announcements.trial_started(user, organization, trial))
-    return [started(trial, user.id)]
+    return [started(trial, user.id, origin)]

@@ -7,7 +7,7 @@ Rows hold facts; `subscription_status.py` tells what follows from them at a mome
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from provisioning.audit import GATEWAY, Event
+from provisioning.audit import GATEWAY, Event, Origin
 from provisioning.database.pool import Connection, Database
 from provisioning.ids import new_id
 from provisioning.records import Subscription
@@ -62,17 +62,18 @@ class Trials:
         return subscription_of(row) if row else None
 
 
-def started(trial: Subscription, user_id: str | None = None) -> Event:
+def started(trial: Subscription, user_id: str | None = None, origin: Origin = GATEWAY) -> Event:
     """Put into words that a trial began.
 
     Args:
         trial: As made.
         user_id: At whose first sight, `usr_…`; None: at nobody's.
+        origin: Where they were seen.
     """
     assert trial.trial_ends_at is not None  # noqa: S101 - a constraint of the table
     facts = {"plan": trial.plan, "trialEndsAt": trial.trial_ends_at.isoformat()}
     targets = (trial.id,) if user_id is None else (trial.id, user_id)
-    return Event("subscription.trial_started", trial.organization_id, GATEWAY, targets, facts)
+    return Event("subscription.trial_started", trial.organization_id, origin, targets, facts)
 
 
 class Subscriptions:

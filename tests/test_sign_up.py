@@ -18,7 +18,7 @@ from tests.support.clerk_backend import SECRET_KEY, ClerkBackend
 from tests.support.gateway import gateway_under_test, mint_token
 from tests.support.outboxes import rows, states, until, until_delivered, until_nothing_waits
 from tests.support.receivers import PROJECT_KEY, FakePosthog, FakeSlack
-from tests.support.tokens import count
+from tests.support.tokens import count, events
 from tests.support.wire import bearer
 from tests.support.workers import Crew, crew_under_test
 
@@ -86,6 +86,22 @@ async def test_a_new_person_is_told_of_once_in_slack_and_posthog(
     assert "Person 1, 1@example.com" in elsewhere.slack.posted[0]["text"]
     assert elsewhere.posthog.names() == ["$identify", "$groupidentify", "user_created", "login"]
     assert delivered == [1.0, 2.0]
+
+
+async def test_the_audit_trail_says_at_which_request_a_person_was_first_seen(
+    database_url: str, database: Database
+) -> None:
+    async with gateway_under_test(database_url, tokens={"scopes": ["read"]}) as gateway:
+        await asyncio.gather(*(gateway.get("/x", bearer(token_of(1)), "User-Agent: curl/8.14.1") for _ in range(3)))
+        sent = {seen.one("x-request-id") for seen in gateway.upstream.received}
+        chain = await gateway.get("/users/current", bearer(token_of(1)))
+        told = await events(database, chain.json()["organization"]["id"])
+
+    seen = [event for event in told if event["action"] != "user.login"]
+    assert {event["action"] for event in seen} == {"user.created", "api_token.created", "subscription.trial_started"}
+    assert {event["actor_kind"] for event in seen} == {"gateway"}
+    assert {(event["address"], event["user_agent"]) for event in seen} == {("127.0.0.1", "curl/8.14.1")}
+    assert len({event["request_id"] for event in seen} & sent) == 1
 
 
 async def test_the_first_request_itself_calls_nobody(

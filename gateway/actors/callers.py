@@ -37,6 +37,7 @@ from gateway.verify.minted import check_standing
 from gateway.verify.principal import Principal
 from gateway.verify.verifier import Verifier
 from provisioning.arrivals import Arrivals
+from provisioning.audit import GATEWAY, Origin
 from provisioning.background import end_tasks
 from provisioning.errors import DatabaseUnavailable
 from provisioning.records import Standing
@@ -222,10 +223,15 @@ class Callers:
         proven_until = min(self._monotonic() + principal.expires_at - self._clock(), principal.recheck_at)
         return Proof(principal, generation, proven_until, principal.expires_at)
 
-    async def resolve(self, credential: Credential, rule: CompiledRoute) -> Caller:
+    async def resolve(self, credential: Credential, rule: CompiledRoute, origin: Origin = GATEWAY) -> Caller:
         """Verify, find or create the records, remember.
 
         A session with an unfinished task is refused before records are touched: nobody is created half signed in.
+
+        Args:
+            credential: As found.
+            rule: That asks.
+            origin: Where somebody new was seen, for the audit.
 
         Raises:
             CredentialRejected: Checked and bad, pending where the rule does not allow it, or the person was deleted.
@@ -247,7 +253,7 @@ class Callers:
             await self._denied.check(proof.principal)
         check_pending(proof.principal, rule)
         subject = subject_of(proof.principal)
-        standing, believed_until = await self._standings.of(proof.principal, subject)
+        standing, believed_until = await self._standings.of(proof.principal, subject, origin)
         check_standing(proof.principal, standing)
         minted_from_token = proof.principal.binding is not None and proof.principal.token_id is not None
         if minted_from_token and self._api_tokens is not None:

@@ -20,6 +20,7 @@ from gateway.shared_state.facts import STANDINGS, Reading
 from gateway.shared_state.tier import Recalled, SharedTier
 from gateway.verify.principal import Principal
 from provisioning.arrivals import Arrivals, is_current
+from provisioning.audit import GATEWAY, Origin
 from provisioning.errors import DatabaseUnavailable, MembershipEnded, OrganizationMissing
 from provisioning.patience import REQUEST_S, STRANGER_S, patience
 from provisioning.records import Standing, Subject
@@ -96,11 +97,11 @@ class Standings:
         self._changed_at: Memory[str, float] = LRUCache(settings.near_entries)
         self.look_ups = LookUps()
 
-    async def of(self, principal: Principal, subject: Subject) -> tuple[Standing, float]:
+    async def of(self, principal: Principal, subject: Subject, origin: Origin = GATEWAY) -> tuple[Standing, float]:
         """What our records say, and until when (monotonic) that is believed.
 
         Fresh from memory or from Redis, else from PostgreSQL, else, while that is down, whichever of the first two is
-        younger, up to `cache.stale_if_error`.
+        younger, up to `cache.stale_if_error`. Who is new there was seen at `origin`.
         """
         remembered = self._remembered_of(subject)
         if remembered is not None and remembered.read_at > self._forgot_all_at:
@@ -119,7 +120,7 @@ class Standings:
         asked = self.moment()
         try:
             async with patience(REQUEST_S if remembered is not None else STRANGER_S):
-                standing = await self._read(principal, subject)
+                standing = await self._read(principal, subject, origin)
         except OrganizationMissing:
             raise OrganizationRequired from None
         except MembershipEnded as error:
@@ -167,14 +168,14 @@ class Standings:
             return None
         return recalled
 
-    async def _read(self, principal: Principal, subject: Subject) -> Standing:
+    async def _read(self, principal: Principal, subject: Subject, origin: Origin) -> Standing:
         """Ask PostgreSQL; what we minted makes nobody known, and brings no membership back. Machines have no record."""
         if principal.kind is CredentialKind.CLERK_M2M:
             return NOBODY
         if not subject.clerk_user_id:
             return Standing(NOBODY.user, await self._arrivals.organization(principal.subject), "")
         if principal.binding is None:
-            return await self._arrivals.standing(subject)
+            return await self._arrivals.standing(subject, origin)
         standing = await self._arrivals.found(subject)
         if standing is None:
             if self._ended is not None:

@@ -124,12 +124,10 @@ async def test_membership_follows_the_role_of_the_token(sight: FirstSight) -> No
 async def test_claims_of_a_known_user_are_followed(sight: FirstSight) -> None:
     await sight.provision(ALONE, Profile("Alice", "alice@example.com"))
 
-    changed = await sight.refresh_profile(Subject("user_alice", name="Alice B."))
-    again = await sight.refresh_profile(Subject("user_alice", name="Alice B."))
+    changed = await sight.provision(Subject("user_alice", name="Alice B."), Profile())
 
-    assert changed is not None
-    assert (changed.name, changed.email) == ("Alice B.", "alice@example.com")
-    assert again is None
+    assert not changed.created
+    assert (changed.standing.user.name, changed.standing.user.email) == ("Alice B.", "alice@example.com")
 
 
 async def test_two_people_may_claim_one_email(sight: FirstSight, database: Database) -> None:
