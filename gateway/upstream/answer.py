@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Final, Protocol
 
-from gateway.edge.fields import folded
+from gateway.edge.fields import folded, is_dropped
 from gateway.errors import GatewayError
 
 
@@ -74,9 +74,6 @@ ALLOW_ORIGIN: Final = 5
 _PER_HOP = frozenset(
     {b"keep-alive", b"te", b"trailer", b"upgrade", b"proxy-authenticate", b"proxy-connection", b"proxy-authorization"}
 )
-# Ours to say, or meant for upstreams alone; the client must not learn them from an echo.
-_OURS = (b"x-actor-", b"x-organization-", b"x-subscription-", b"x-forwarded-", b"x-clerk-")
-_OURS_EXACT = frozenset({b"x-feature-flags", b"x-request-id", b"traceparent", b"forwarded"})
 _READ = {
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
@@ -94,7 +91,8 @@ def judge_answer_name(name: bytes) -> int:
     if verdict is None:
         norm = folded(name)
         verdict = _READ.get(name.lower(), PASS)
-        if norm in _PER_HOP or norm in _OURS_EXACT or norm.startswith(_OURS):
+        # What no client may say is ours to say, or meant for upstreams alone: clients must not learn it from an echo.
+        if norm in _PER_HOP or norm == b"traceparent" or is_dropped(norm):
             verdict = DROP
         if len(judged_names) < _REMEMBERED:
             judged_names[name] = verdict

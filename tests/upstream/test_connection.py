@@ -216,6 +216,27 @@ async def test_h13_what_the_upstream_says_of_identity_and_of_its_hop_is_not_rela
     assert sorted(reply.fields) == [("Content-Length", "2"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "X-Original-URI",
+            "X-Rewrite-URL",
+            "x_envoy_upstream_cluster",
+            "X-Auth-Request-Email",
+            "X-Goog-IAP-JWT-Assertion",
+        ),
+        *("X-Goog-Authenticated-User-Email", "Cf-Access-Authenticated-User-Email", "X-Pomerium-Claim-Email"),
+        *("X-Authentik-Username", "X-Consumer-Username", "X-Real-IP", "Remote-User", "remote.groups", "Remote-Email"),
+        *("Remote-Name", "Forwarded", "X-Forwarded-For", "X-Clerk-User-Id", "X-Subscription-Plan", "X-Organization-Id"),
+    ],
+)
+async def test_h13_no_name_that_is_kept_from_clients_comes_back_from_the_upstream(name: str) -> None:
+    outcome = relayed([b"HTTP/1.1 200 OK\r\n%b: alice\r\nX-User-Id: 7\r\nContent-Length: 2\r\n\r\nok" % name.encode()])
+
+    assert sorted((await outcome.reply()).fields) == [("Content-Length", "2"), ("X-User-Id", "7")]
+
+
 async def test_a_head_that_trickles_does_not_outlive_the_response_timeout() -> None:
     pool, sink = upstream(response_timeout_s=30.0), KeptSink()
     connection, _ = begun(pool, sink)
