@@ -106,7 +106,7 @@ class Standings:
         remembered = self._remembered_of(subject)
         if remembered is not None and remembered.read_at > self._forgot_all_at:
             until = self.believed_until(subject, remembered.read_at)
-            if self._monotonic() < until:
+            if self._monotonic() < until and _says_the_same(principal, subject, remembered.standing):
                 return remembered.standing, until
         forgotten = self._forgotten
         recalled = await self._recalled(principal, subject)
@@ -163,10 +163,7 @@ class Standings:
         recalled = await self._looks.run(
             (self._forgotten, about), lambda: shared.find(STANDINGS, *about, fresh_s=fresh_s)
         )
-        # What the token says may be newer than our records, which then follow it. What we minted changes nothing.
-        if recalled is not None and principal.binding is None and not is_current(recalled.fact, subject):
-            return None
-        return recalled
+        return recalled if recalled is not None and _says_the_same(principal, subject, recalled.fact) else None
 
     async def _read(self, principal: Principal, subject: Subject, origin: Origin) -> Standing:
         """Ask PostgreSQL; what we minted makes nobody known, and brings no membership back. Machines have no record."""
@@ -244,6 +241,11 @@ class Standings:
     async def close(self) -> None:
         """End what is under way."""
         await self._looks.close()
+
+
+def _says_the_same(principal: Principal, subject: Subject, standing: Standing) -> bool:
+    """Whether our records need not follow the token, which may be newer. What we minted changes nothing."""
+    return principal.binding is not None or not subject.clerk_user_id or is_current(standing, subject)
 
 
 def freshness(person: str, ttl_s: float) -> float:

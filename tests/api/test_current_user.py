@@ -47,6 +47,22 @@ async def test_current_user_says_who_calls(gateway: GatewayUnderTest) -> None:
     assert MOMENT.fullmatch(user["createdAt"])
 
 
+async def test_a_later_token_changes_the_profile_and_the_role_at_once(gateway: GatewayUnderTest) -> None:
+    shown = []
+    for name, role in (("Ann", "member"), ("Anna", "member"), ("Anna", "admin")):
+        place = {"id": "org_2changes", "slg": "changes", "rol": role}
+        token = mint_token(sub="user_2changes", name=name, email=f"{name}@example.com".lower(), o=place)
+        user = (await gateway.get("/users/current", bearer(token))).json()
+        (member,) = (await gateway.get("/organizations/current/members", bearer(token))).json()["items"]
+        shown.append((user["name"], user["email"], member["name"], member["role"]))
+
+    assert shown == [
+        ("Ann", "ann@example.com", "Ann", "member"),
+        ("Anna", "anna@example.com", "Anna", "member"),
+        ("Anna", "anna@example.com", "Anna", "admin"),
+    ]
+
+
 async def test_what_later_issues_build_is_told_as_unknown(gateway: GatewayUnderTest) -> None:
     user = (await gateway.get("/users/current", bearer(mint_token()))).json()
 
