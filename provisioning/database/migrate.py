@@ -54,7 +54,8 @@ async def upgrade(url: str) -> tuple[str, ...]:
 
     Raises:
         DatabaseUnavailable: It cannot be asked.
-        MigrationFailed: A revision failed (nothing of it stays), or another replica held the lock for too long.
+        MigrationFailed: A revision failed (nothing of it stays; those before it do), or another replica held the lock
+            for too long.
     """
     async with _connection(url) as connection:
         if not await _pending(connection):
@@ -161,7 +162,7 @@ async def _run(url: str) -> None:
     # The creator keeps our DSN out of SQLAlchemy's own grammar, which reads sockets and TLS settings differently.
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:  # begins nothing: `env.py` does, for each revision
             await connection.run_sync(_upgrade)
     finally:
         await engine.dispose()

@@ -47,6 +47,14 @@ async def execute(url: str, statement: str) -> None:
     await connection.close()
 
 
+async def migrated_by_earlier_release(url: str) -> None:
+    for name in EARLIER:
+        for statement in import_module(f"{versions.__name__}.{name}").STATEMENTS:
+            await execute(url, statement)
+    await execute(url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    await execute(url, f"INSERT INTO alembic_version VALUES ('{EARLIER[-1][:4]}')")
+
+
 async def test_an_empty_database_lacks_every_revision(empty_database_url: str) -> None:
     assert await pending(empty_database_url) == ALL
 
@@ -67,11 +75,7 @@ async def test_eight_replicas_at_once_apply_once(empty_database_url: str) -> Non
 
 
 async def test_a_database_of_an_earlier_release_is_taken_along_with_all_it_holds(empty_database_url: str) -> None:
-    for name in EARLIER:
-        for statement in import_module(f"provisioning.database.migrations.versions.{name}").STATEMENTS:
-            await execute(empty_database_url, statement)
-    await execute(empty_database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
-    await execute(empty_database_url, f"INSERT INTO alembic_version VALUES ('{EARLIER[-1][:4]}')")
+    await migrated_by_earlier_release(empty_database_url)
     await execute(empty_database_url, "INSERT INTO users (id, clerk_id, name) VALUES ('usr_1', 'user_1', 'Alice')")
     await execute(
         empty_database_url, "INSERT INTO organizations (id, personal_owner_id, name) VALUES ('org_1', 'usr_1', 'Own')"
@@ -86,6 +90,26 @@ async def test_a_database_of_an_earlier_release_is_taken_along_with_all_it_holds
     assert standing is not None
     assert (standing.user.name, standing.organization.name, standing.organization_role) == ("Alice", "Own", "admin")
     assert (standing.user.banned_at, standing.subscription) == (None, None)
+
+
+async def test_people_can_be_read_while_a_later_revision_is_busy_with_the_audit_trail(empty_database_url: str) -> None:
+    await migrated_by_earlier_release(empty_database_url)
+    writer, reader = await asyncpg.connect(empty_database_url), await asyncpg.connect(empty_database_url)
+    async with writer.transaction():
+        await writer.execute("LOCK TABLE audit_events IN ROW EXCLUSIVE MODE")  # what indexes it has to wait
+        migrating = asyncio.create_task(upgrade(empty_database_url))
+        while not await reader.fetchval(  # noqa: ASYNC110 - nobody here is told
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'audit_events'::regclass AND NOT granted)"
+        ):
+            await asyncio.sleep(0.01)
+        async with reader.transaction():
+            await reader.execute("LOCK TABLE users, organizations, memberships IN ROW EXCLUSIVE MODE NOWAIT")
+    applied = await migrating
+    await writer.close()
+    await reader.close()
+
+    assert applied == ALL[len(EARLIER) :]
+    assert await pending(empty_database_url) == ()
 
 
 async def test_what_was_left_of_people_who_were_deleted_before_is_erased(empty_database_url: str) -> None:
