@@ -251,9 +251,11 @@ def _stripe(stripe: Stripe | None) -> Iterator[Finding]:
     if stripe is None:
         return
     for index, secret in enumerate(stripe.webhook_secrets):
-        # With an empty one anybody could sign.
-        if not secret.get_secret_value().strip().removeprefix("whsec_"):
-            yield Finding(("stripe", "webhook_secrets", index), "is empty; copy it from the endpoint's page at Stripe")
+        # With an empty one anybody could sign, and with `…` whoever has read our examples.
+        digits = secret.get_secret_value().strip().removeprefix("whsec_")
+        if not (digits and digits.isascii()):
+            text = "is none; copy it from the endpoint's page at Stripe: whsec_…"
+            yield Finding(("stripe", "webhook_secrets", index), text)
 
 
 def _proxies(networks: Iterable[Network]) -> Iterator[Finding]:
