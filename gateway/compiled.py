@@ -26,6 +26,7 @@ ROOMS = (
     "edge",
     "identity/assertion.py",
     "identity/request_head.py",
+    "listen/aiohttp_lane.py",
     "listen/fast_connection.py",
     "listen/fast_lane.py",
     "listen/plain_request.py",
