@@ -17,7 +17,7 @@ MEANING = {
     "limits": "What one client connection may send before it is refused.",
     "limits.head_bytes": "Size of a request head; more is 431.",
     "limits.head_fields": "Field lines of a request head; more is 431.",
-    "limits.head_timeout": "Time for a whole request head; longer is 408.",
+    "limits.head_timeout": "Time for a request head, and per 64 KiB of a body for the gateway itself; longer is 408.",
     "limits.keepalive": "How long an idle client connection is kept.",
     "clerk": "The Clerk instance whose sessions are taken: `publishable_key`, or `issuer` and `jwks_url`.",
     "clerk.publishable_key": "Gives `issuer`, `jwks_url`, `sign_in_url` and the cookie suffix; each can be set apart.",

@@ -13,6 +13,7 @@ import orjson
 from gateway import errors
 from gateway.answer import NO_SNIFF, NO_STORE, Answer, FieldLine
 from gateway.limits.errors import RateLimited, RateLimiterUnavailable, WebsocketsExceeded
+from gateway.listen.errors import BodyTimedOut
 from gateway.revocation.errors import SessionRevoked
 
 REALM = "actorgate"
@@ -42,6 +43,7 @@ TABLE: dict[type[errors.GatewayError], Row] = {
     errors.HostUnknown: Row(_S.MISDIRECTED_REQUEST, "This host is not served here."),
     errors.HeadTooLarge: Row(_S.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large.", close=True),
     errors.HeadTimedOut: Row(_S.REQUEST_TIMEOUT, "The request head did not arrive in time.", close=True),
+    BodyTimedOut: Row(_S.REQUEST_TIMEOUT, "The request body did not arrive in time.", close=True),
     errors.VersionUnsupported: Row(
         _S.HTTP_VERSION_NOT_SUPPORTED, "Only HTTP/1.0 and HTTP/1.1 are spoken here.", close=True
     ),

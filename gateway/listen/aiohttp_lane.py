@@ -32,6 +32,7 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.listen.aiohttp_connection import LaneConnection
+from gateway.listen.own_body import read_whole
 from gateway.listen.refusals import Refusals
 from gateway.listen.relay import Relay
 from gateway.listen.socketio_lane import Escort, SocketIoLane
@@ -183,21 +184,12 @@ class AiohttpLane:
             cap: The most bytes.
 
         Raises:
-            ContentTooLarge: It has more.
-            RequestMalformed: Its chunks are none.
+            ContentTooLarge: It has more; otherwise as `read_whole`.
         """
         if (way.arrived.content_length or 0) > cap:
             raise ContentTooLarge
         self._invite_body(request, way)
-        body = bytearray()
-        try:
-            async for piece in request.content.iter_any():
-                body += piece
-                if len(body) > cap:
-                    raise ContentTooLarge
-        except web.RequestPayloadError:
-            raise RequestMalformed("body_grammar") from None
-        return bytes(body)
+        return await read_whole(request.content, cap, self._limits.head_timeout)
 
     def answered(self, request: web.BaseRequest, way: Way, answer: Answer) -> tuple[int, bool]:
         """Write an answer of our own; gives its status, and whether the connection lives on."""

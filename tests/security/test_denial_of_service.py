@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import socket
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.clerk_keys import jwks
+from tests.support.clerk_webhooks import SECRET
 from tests.support.gateway import MASTER_KEY, PUBLISHABLE_KEY, ROUTES, GatewayUnderTest, gateway_under_test, mint_token
 from tests.support.jwks_server import serve_jwks
 from tests.support.serve_process import serve_process
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONNECTIONS = 130
 SETTINGS: dict[str, Any] = {
     "limits": {"head_timeout": "1s", "keepalive": "1500ms"},
+    "clerk": {"webhook_secrets": [SECRET]},
     "upstreams": {"app": {"idle_timeout": "1s", "max_connections": CONNECTIONS, "queue_timeout": "10s"}},
 }
 MIB = 1 << 20
@@ -71,6 +74,21 @@ async def test_d02_uploads_that_fall_silent_end_and_free_their_places(gateway: G
     assert after.status == 200
     assert all(answer.startswith(b"HTTP/1.1 504 ") for answer in answers)
     assert await gateway.metric("gateway_upstream_connections", state="busy") == 0
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 60000", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(("method", "target"), [("PATCH", "/users/current/settings"), ("POST", "/webhooks/clerk")])
+async def test_d02_bodies_for_the_gateway_itself_that_fall_silent_end(
+    gateway: GatewayUnderTest, method: str, target: str, framing: str
+) -> None:
+    signed = ("svix-id: msg_1", f"svix-timestamp: {int(time.time())}", "svix-signature: v1,not-read-before-the-body")
+    lines = (bearer(mint_token()), "Content-Type: application/json", *signed, framing)
+    async with gateway.wire() as wire:
+        await wire.send(request(target, *lines, method=method))
+        reply = await wire.reply()
+
+        assert (reply.status, reply.code, reply.get("connection")) == (408, "body_timeout", "close")
+        assert await wire.closed()
 
 
 async def test_d02_a_body_of_single_bytes_arrives_though_it_takes_longer_than_the_idle_timeout(
