@@ -84,6 +84,17 @@ def test_a_person_is_disabled_and_enabled(users: Callable[..., Ran], records: Re
     assert enabled.out == f"{records.alice.user.id} USER active\n"
 
 
+def test_a_ban_is_shown_and_outlives_being_enabled(users: Callable[..., Ran], records: Records) -> None:
+    records.ask(lambda database: execute(database, "UPDATE users SET banned_at = '2026-11-23T04:00:05Z'"))
+
+    disabled, enabled = users("disable", "user_alice"), users("enable", "user_alice")
+
+    assert disabled.out == f"{records.alice.user.id} USER disabled\n"
+    assert enabled.out == f"{records.alice.user.id} USER banned\n"
+    assert users("list").out.splitlines()[1].split()[-2] == "banned"
+    assert document(users("show", "user_alice", "--json"))["bannedAt"] == "2026-11-23T04:00:05.000Z"
+
+
 def test_people_are_listed_and_found(users: Callable[..., Ran], records: Records) -> None:
     bob = records.ask(lambda database: person(database, Subject("user_bob")))
     table = users("list").out.splitlines()

@@ -22,7 +22,8 @@ class PersonDocument(Document):
     name: str | None
     email: str | None = Field(description="As last told; nobody proved it to us.")
     role: Role
-    disabled_at: Moment | None = Field(description="Refused since; null: not.")
+    disabled_at: Moment | None = Field(description="Refused since, by an administrator or operator; null: not.")
+    banned_at: Moment | None = Field(description="Refused since, by a ban at Clerk, which alone ends it; null: not.")
     deleted_at: Moment | None = Field(description="Deleted at Clerk, a tombstone; null: not.")
     created_at: Moment
     updated_at: Moment
@@ -107,6 +108,7 @@ def _facts(user: User) -> dict[str, object]:
         "email": user.email,
         "role": user.role,
         "disabled_at": user.disabled_at,
+        "banned_at": user.banned_at,
         "deleted_at": user.deleted_at,
         "created_at": user.created_at,
         "updated_at": user.updated_at,

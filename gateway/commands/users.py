@@ -143,6 +143,7 @@ def facts(user: User) -> dict[str, object]:
         "email": user.email,
         "role": user.role.value,
         "disabledAt": shown(user.disabled_at),
+        "bannedAt": shown(user.banned_at),
         "deletedAt": shown(user.deleted_at),
         "createdAt": shown(user.created_at),
         "updatedAt": shown(user.updated_at),
@@ -172,7 +173,9 @@ async def _one(database: Database, word: str) -> User:
 def _state(user: User) -> str:
     if user.deleted_at is not None:
         return "deleted"
-    return "disabled" if user.disabled_at is not None else "active"
+    if user.disabled_at is not None:
+        return "disabled"
+    return "banned" if user.banned_at is not None else "active"
 
 
 def _cells(user: User) -> tuple[str, ...]:

@@ -66,6 +66,15 @@ async def test_an_administrator_sees_people_and_where_they_belong(gateway: Gatew
     assert "settings" not in shown
 
 
+async def test_a_ban_is_shown_apart_from_being_disabled(gateway: GatewayUnderTest) -> None:
+    user_id = await met(gateway, "user_2banned")
+    await execute(gateway, "UPDATE users SET banned_at = '2026-11-23T04:00:05Z' WHERE id = $1", user_id)
+
+    shown = (await as_boss(gateway, "GET", f"/admin/users/{user_id}")).json()
+
+    assert (shown["disabledAt"], shown["bannedAt"]) == (None, "2026-11-23T04:00:05.000Z")
+
+
 async def test_people_come_in_pages(gateway: GatewayUnderTest) -> None:
     for number in range(5):
         await met(gateway, f"user_2page{number}", email=f"page{number}@pages.example")
