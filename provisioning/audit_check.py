@@ -33,6 +33,9 @@ _KNOWN = "CASE WHEN {0} >= '0001-01-02' AND {0} < '9999-12-30' THEN {0} END AS o
 _COLUMNS = f"{ENTRY_COLUMNS.replace('occurred_at', _KNOWN.format('occurred_at'))}, sequence, hash"
 _EVENTS = f"SELECT {_COLUMNS} FROM audit_events"  # noqa: S608 - column names of our own
 _ENDS = "SELECT chain, sequence, hash FROM audit_chains"
+_HAS_CHAIN = """
+    SELECT EXISTS (SELECT FROM audit_chains WHERE chain = $1) OR EXISTS (SELECT FROM audit_events WHERE chain = $1)
+"""
 _IN_ORDER = "ORDER BY chain, sequence"
 
 
@@ -171,6 +174,16 @@ class Kept:
     sequence: int
     hash: bytes
     previous: bytes
+
+
+async def has_chain(database: Database, chain: str) -> bool:
+    """Tell whether there is a chain: its end, or an event of it.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL cannot be asked now.
+    """
+    async with database.connection() as connection:
+        return bool(await connection.fetchval(_HAS_CHAIN, chain))
 
 
 async def export(

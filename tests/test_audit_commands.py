@@ -72,11 +72,18 @@ def test_json_has_findings_and_the_ends_to_keep_elsewhere(audit: Callable[..., R
     ]
 
 
-def test_a_chain_that_is_not_there_is_no_whole_chain(audit: Callable[..., Ran]) -> None:
-    ran = audit("verify", "--organization", "org_none")
+@pytest.mark.parametrize("word", ["verify", "export"])
+def test_a_chain_that_is_not_there_is_neither_whole_nor_empty(audit: Callable[..., Ran], word: str) -> None:
+    ran = audit(word, "--organization", "org_none")
 
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "gateway audit verify: there is no audit chain of org_none\n"
+    assert ran.err.startswith(f"gateway audit {word}: there is no audit chain of org_none; ")
+
+
+def test_an_export_may_be_empty(audit: Callable[..., Ran]) -> None:
+    ran = audit("export", "--organization", "org_a", "--since", "2036-01-01")
+
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
 def test_an_export_is_one_event_a_line(audit: Callable[..., Ran]) -> None:

@@ -98,6 +98,7 @@ def test_a_user_of_several_organizations_needs_one_named(evaluate: Callable[...,
 
     assert (unnamed.code, unnamed.out) == (1, "")
     assert "name one with --organization" in unnamed.err
+    assert other.organization.id in unnamed.err
     assert [document(ran)["organization"] for ran in by_either] == [other.organization.id] * 2
 
 
@@ -105,7 +106,7 @@ def test_a_user_of_several_organizations_needs_one_named(evaluate: Callable[...,
     ("words", "message"),
     [
         (("--user", "user_2nobody"), "there is no such user"),
-        (("--user", "user_alice", "--org", "org_2none"), "not to this one"),
+        (("--user", "user_alice", "--org", "org_2none"), "does not belong to org_2none"),
     ],
 )
 def test_who_does_not_exist_is_told(evaluate: Callable[..., Ran], words: tuple[str, ...], message: str) -> None:

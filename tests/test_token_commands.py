@@ -100,7 +100,7 @@ def test_a_life_can_be_given(tokens: Callable[..., Ran], records: Records) -> No
     ("words", "said"),
     [
         (("--user", "user_nobody"), "no such user"),
-        (("--user", "user_alice", "--scope", "typo"), "no such scope: typo"),
+        (("--user", "user_alice", "--scope", "typo"), "no such scope: typo; declare it in tokens.scopes"),
         (("--user", "user_alice", "--scope", "admin"), "role does not allow: admin"),
         (("--user", "user_alice", "--life", "400d"), "tokens.max_life"),
         (("--user", "user_alice", "--life", "never"), "tokens.max_life"),

@@ -14,7 +14,7 @@ import orjson
 from config.model import Settings
 from gateway.commands.tokens import CommandFailed, Printed, json_text
 from gateway.report import failure_text
-from provisioning.audit_check import MEANING, Finding, Kept, Verdict, export, verify
+from provisioning.audit_check import MEANING, Finding, Kept, Verdict, export, has_chain, verify
 from provisioning.database.pool import Database
 from provisioning.errors import ProvisioningError
 
@@ -41,7 +41,7 @@ def verify_chains(settings: Settings, organization: str | None, *, as_json: bool
     with _progress() as told:
         verdict = _run(settings, lambda database: verify(database, organization, told=told))
     if organization is not None and not verdict.ends:
-        raise CommandFailed(f"there is no audit chain of {organization}")
+        raise _no_chain(organization)
     code = 0 if verdict.whole else 1
     if as_json:
         return Printed((json_text(_facts(verdict)),), code=code)
@@ -56,11 +56,13 @@ def export_events(settings: Settings, organization: str | None, wanted: Range) -
     """Write events to standard output, one JSON object a line, as they come.
 
     Raises:
-        CommandFailed: They could not be read, or a moment cannot.
+        CommandFailed: They could not be read, or a moment cannot, or there is no such chain.
     """
     since, until = _moment("--since", wanted.since), _moment("--until", wanted.until)
 
     async def write(database: Database) -> None:
+        if organization is not None and not await has_chain(database, organization):
+            raise _no_chain(organization)
         lines = bytearray()
         async with aclosing(export(database, organization, since, until)) as exported:
             async for kept in exported:
@@ -72,6 +74,10 @@ def export_events(settings: Settings, organization: str | None, wanted: Range) -
 
     _run(settings, write)
     return Printed()
+
+
+def _no_chain(organization: str) -> CommandFailed:
+    return CommandFailed(f"there is no audit chain of {organization}; name our id of an organization, or gateway")
 
 
 def _line(kept: Kept) -> bytes:

@@ -1,4 +1,4 @@
-"""The commands `gateway audit`: the command line alone; what they do stands in `audit_commands.py`."""
+"""The commands `gateway audit`: the command line alone; what they do stands in `audit.py`."""
 
 from typing import Annotated
 

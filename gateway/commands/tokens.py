@@ -23,7 +23,6 @@ from gateway.revocation.changes import TokensChanged
 from provisioning.audit import Origin
 from provisioning.database.pool import Database
 from provisioning.errors import (
-    OrganizationMissing,
     ProvisioningError,
     ScopesExceeded,
     ScopesUnknown,
@@ -44,10 +43,9 @@ T = TypeVar("T")
 STATEMENT_TIMEOUT_S = 10.0  # nobody's request waits for this
 _HEADINGS = ("ID", "NAME", "SCOPES", "ORGANIZATION", "STATE", "EXPIRES", "LAST USED")
 _SAID = {
-    UserMissing: "there is no such user",
+    UserMissing: "there is no such user; see `gateway users list`",
     UserEnded: "the user was deleted",
-    OrganizationMissing: "the user belongs to several organizations, or not to this one; name one with --organization",
-    TokenMissing: "there is no such token",
+    TokenMissing: "there is no such token; see `gateway tokens list --user …`",
     "token_limit_reached": "the user has as many tokens as tokens.per_user allows; revoke one first",
     "token_name_invalid": "write a name of 1 to 100 characters",
     "expiry_too_late": "tokens.max_life does not allow so long a life",
@@ -209,11 +207,20 @@ async def user_named(database: Database, word: str) -> User:
 
 
 def chosen(standings: Sequence[Standing], word: str | None) -> Standing:
-    """Pick the organization an operator means; without a word the only one there is."""
+    """Pick the organization an operator means; without a word the only one there is.
+
+    Raises:
+        CommandFailed: It is not clear which, or they do not belong to it.
+    """
     fitting = [one for one in standings if word is None or word in {one.organization.id, one.organization.clerk_id}]
-    if len(fitting) != 1:
-        raise OrganizationMissing
-    return fitting[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not standings:
+        raise CommandFailed("the user belongs to no organization; their first request makes one")
+    ids = " ".join(one.organization.id for one in standings)
+    if word is None:
+        raise CommandFailed(f"the user belongs to several organizations; name one with --organization: {ids}")
+    raise CommandFailed(f"the user does not belong to {word}; name with --organization one of: {ids}")
 
 
 def _ends(life: str | None) -> datetime | Expiry | None:
@@ -250,7 +257,8 @@ def ask_records(settings: Settings, ask: Callable[[Database], Awaitable[T]]) -> 
         raise CommandFailed("the schema is behind; run `gateway migrate`") from None
     except (ScopesUnknown, ScopesExceeded) as error:
         said = "no such scope" if isinstance(error, ScopesUnknown) else "the user's role does not allow"
-        raise CommandFailed(f"{said}: {', '.join(error.scopes)}") from error
+        hint = "; declare it in tokens.scopes" if isinstance(error, ScopesUnknown) else ""
+        raise CommandFailed(f"{said}: {', '.join(error.scopes)}{hint}") from error
     except (OSError, ProvisioningError) as error:
         reason = getattr(error, "reason", None)
         raise CommandFailed(_SAID.get(type(error)) or _SAID.get(reason) or failure_text(error)) from error

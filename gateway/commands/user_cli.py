@@ -1,4 +1,4 @@
-"""`gateway users`: the command line alone; what it does stands in `user_commands.py`."""
+"""`gateway users`: the command line alone; what it does stands in `users.py`."""
 
 from typing import Annotated, Literal
 

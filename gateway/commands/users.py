@@ -164,7 +164,7 @@ def _changed(settings: Settings, word: str, change: Change, *, as_json: bool) ->
 async def _one(database: Database, word: str) -> User:
     found = await Users(database).matching(word)
     if not found:
-        raise CommandFailed("there is no such user")
+        raise CommandFailed("there is no such user; see `gateway users list`")
     if len(found) > 1:
         raise CommandFailed(f"several users have this address; name one of: {' '.join(user.id for user in found)}")
     return found[0]
